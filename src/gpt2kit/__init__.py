@@ -1,0 +1,68 @@
+"""gpt2kit: turn a folder of text into your own GPT-2.
+
+    import gpt2kit
+
+    gpt2kit.prepare(gpt2kit.PrepareSettings(input="data/raw", data_dir="data/processed"))
+    gpt2kit.train(gpt2kit.TrainSettings(data_dir="data/processed", model_output_dir="models/mine"))
+    model = gpt2kit.load("models/mine")
+    for sample in gpt2kit.generate(model, ["Once upon a time"], gpt2kit.GenerateSettings(seed=0)):
+        print(sample.text)
+
+Names are imported when they are first used, so that importing gpt2kit is instant.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpt2kit.errors import Gpt2kitError as Gpt2kitError
+    from gpt2kit.evaluation import EvaluateSettings as EvaluateSettings
+    from gpt2kit.evaluation import Evaluation as Evaluation
+    from gpt2kit.evaluation import evaluate as evaluate
+    from gpt2kit.generation import GenerateSettings as GenerateSettings
+    from gpt2kit.generation import LanguageModel as LanguageModel
+    from gpt2kit.generation import Sample as Sample
+    from gpt2kit.generation import generate as generate
+    from gpt2kit.generation import load as load
+    from gpt2kit.model import inspect as inspect
+    from gpt2kit.tokens import PreparedData as PreparedData
+    from gpt2kit.tokens import PrepareSettings as PrepareSettings
+    from gpt2kit.tokens import prepare as prepare
+    from gpt2kit.training import TrainingResult as TrainingResult
+    from gpt2kit.training import TrainSettings as TrainSettings
+    from gpt2kit.training import train as train
+
+_HOME = {
+    "Gpt2kitError": "errors",
+    "EvaluateSettings": "evaluation",
+    "Evaluation": "evaluation",
+    "evaluate": "evaluation",
+    "GenerateSettings": "generation",
+    "LanguageModel": "generation",
+    "Sample": "generation",
+    "generate": "generation",
+    "load": "generation",
+    "inspect": "model",
+    "PreparedData": "tokens",
+    "PrepareSettings": "tokens",
+    "prepare": "tokens",
+    "TrainingResult": "training",
+    "TrainSettings": "training",
+    "train": "training",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 (one list of names, not two)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from gpt2kit.runtime import VERSION
+
+        return VERSION
+    if name not in _HOME:
+        raise AttributeError(f"module 'gpt2kit' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"gpt2kit.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,122 @@
+"""Settings: one frozen, typed object a stage, resolved from defaults < file < environment < flags.
+
+Each stage derives its settings from `Settings`; the command line, the environment variables and the reference in the
+documentation are all made from its fields, so a setting is declared once.
+"""
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gpt2kit.errors import UsageError
+
+STAGES = ("prepare", "train", "generate", "evaluate")
+ENVIRONMENT_PREFIX = "GPT2KIT_"
+
+
+class Settings(BaseModel):
+    """The base of a stage's settings: frozen, typed, and strict about unknown names.
+
+    Raises:
+        UsageError: on construction, naming every wrong or unknown value at once.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    stage: ClassVar[str] = ""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise UsageError(_explain(error, type(self))) from None
+
+    @classmethod
+    def resolve(
+        cls,
+        flags: Mapping[str, Any],
+        *,
+        config_file: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Make the settings from flags, environment variables and a settings file, in that order of precedence.
+
+        Args:
+            flags: values given on the command line, by field name.
+            config_file: a TOML or JSON file; either flat, or with a table named after the stage.
+            environ: environment variables (the process's own by default); `GPT2KIT_TRAIN_EPOCHS=2` sets
+                `epochs` of the stage `train`.
+
+        Raises:
+            UsageError: the file cannot be read, or any name or value is wrong.
+        """
+        values: dict[str, Any] = {}
+        if config_file is not None:
+            values |= _read_config_file(config_file, cls.stage)
+        values |= _from_environment(os.environ if environ is None else environ, cls.stage)
+        values |= flags
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON values, for saving beside the output."""
+        return self.model_dump(mode="json")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A "did you mean" for a mistyped name, or an empty string."""
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _explain(error: ValidationError, settings: type[Settings]) -> str:
+    problems = []
+    for detail in error.errors(include_url=False):
+        name = str(detail["loc"][0]) if detail["loc"] else ""
+        if detail["type"] == "extra_forbidden":
+            problems.append(f"unknown setting {name!r}{suggestion(name, settings.model_fields)}")
+        elif detail["type"] == "missing":
+            problems.append(f"--{name} is required ({settings.model_fields[name].description})")
+        else:
+            message = detail["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
+            subject = f"--{name} {_shown(detail['input'])}: " if name else ""
+            problems.append(f"{subject}{message[:1].lower()}{message[1:]}")
+    return "; ".join(dict.fromkeys(problems))
+
+
+def _shown(value: Any) -> str:
+    return str(value) if isinstance(value, int | float | Path) else repr(value)
+
+
+def _read_config_file(path: Path, stage: str) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--config {path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--config {path}: is not a text file") from error
+    try:
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"--config {path}: should hold settings by name")
+    stages = [name for name in values if name in STAGES and isinstance(values[name], dict)]
+    if not stages:
+        return values
+    if stray := sorted(set(values) - set(stages)):
+        raise UsageError(
+            f"--config {path}: {stray[0]!r} stands outside the tables {', '.join(f'[{name}]' for name in stages)}"
+            f"{suggestion(stray[0], STAGES)}"
+        )
+    return dict(values.get(stage, {}))
+
+
+def _from_environment(environ: Mapping[str, str], stage: str) -> dict[str, str]:
+    prefix = f"{ENVIRONMENT_PREFIX}{stage.upper()}_"
+    return {name.removeprefix(prefix).lower(): value for name, value in environ.items() if name.startswith(prefix)}

@@ -1,0 +1,145 @@
+"""Files that are either whole or not there: atomic writes, hashes, JSON and JSON lines."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gpt2kit.errors import DataError, DiskError, UsageError
+
+PARTIAL_SUFFIX = ".partial"
+_HASH_BLOCK_BYTES = 1 << 20
+_DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def explained_disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's write errors below `path` into a `DiskError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_FULL_ERRNOS:
+            raise DiskError(
+                f"no space to write {path} ({error.strerror}; {free_bytes(path) / 1e9:.2f} GB free on that disk); "
+                "what was there before is intact: free some space, or choose another folder, and run the same "
+                "command again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise DiskError(
+                f"not allowed to write {path} ({error.strerror}); choose a folder you may write to"
+            ) from error
+        raise
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free on the disk that holds `path` (or its nearest existing parent)."""
+    existing = path.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write `path` beside itself, flush it to the disk and rename it, so that readers see the old file or the new.
+
+    Raises:
+        DiskError: the disk is full or the folder is not writable; the old file is intact.
+    """
+    payload = data.encode("utf-8") if isinstance(data, str) else data
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    with explained_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that a rename in it survives a power cut (POSIX; a no-op elsewhere)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hexadecimal SHA-256 of a JSON value, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def to_json(value: Any) -> str:
+    """Readable JSON text, ending in a newline; paths become strings."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+
+
+def read_json(path: Path, *, what: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: the file.
+        what: what the file is to the user, for the error message, e.g. "the model's configuration".
+
+    Raises:
+        UsageError: the file is not there.
+        DataError: it is not JSON, or not an object.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is not there; it should hold {what}") from error
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise DataError(f"{path} should hold {what}, and is not a JSON text file") from error
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: should hold {what}, and is not valid JSON: {error.msg}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: should hold {what} as a JSON object, and holds a {type(value).__name__}")
+    return value
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON-lines file that gpt2kit wrote; an unfinished last line (a kill) ends it.
+
+    Raises:
+        DataError: a line before the last is not a JSON object.
+    """
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                if not line.endswith("\n"):
+                    return
+                raise DataError(f"{path}:{number}: not valid JSON: {error.msg}") from error
+            yield value
+
+
+def write_json_lines(path: Path, rows: list[Mapping[str, Any]]) -> None:
+    """Write a small JSON-lines file atomically, one object a line."""
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))
