@@ -1,0 +1,5 @@
+"""GPT-2 itself: the network, its cache and loss, its folder on disk, adapters, and its anatomy."""
+
+from gpt2kit.model.cache import KVCache as KVCache
+from gpt2kit.model.gpt2 import GPT2 as GPT2
+from gpt2kit.model.gpt2 import GPT2Config as GPT2Config

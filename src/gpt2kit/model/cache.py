@@ -1,0 +1,67 @@
+"""The keys and values of tokens already read, so that each new token costs one position of work.
+
+Shapes: L layers, B rows, H heads, S positions, K width of a head.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from gpt2kit.model.gpt2 import GPT2Config
+
+
+class KVCache:
+    """Preallocated keys and values, filled from the left.
+
+    Args:
+        config: the model's shape.
+        batch_size: number of rows.
+        max_length: number of positions to make room for.
+        device: where the model is.
+        dtype: what the model computes in.
+
+    Attributes:
+        length: number of positions filled; the model advances it once a forward pass.
+    """
+
+    def __init__(
+        self,
+        config: "GPT2Config",
+        *,
+        batch_size: int,
+        max_length: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        shape = (config.n_layer, batch_size, config.n_head, max_length, config.n_embd // config.n_head)
+        self.keys_LBHSK = torch.zeros(shape, device=device, dtype=dtype)
+        self.values_LBHSK = torch.zeros(shape, device=device, dtype=dtype)
+        self.length = 0
+
+    @property
+    def batch_size(self) -> int:
+        """Number of rows."""
+        return self.keys_LBHSK.size(1)
+
+    @property
+    def max_length(self) -> int:
+        """Number of positions there is room for."""
+        return self.keys_LBHSK.size(3)
+
+    def append(self, layer: int, keys_BHTK: Tensor, values_BHTK: Tensor) -> tuple[Tensor, Tensor]:
+        """Store a layer's new keys and values and return all of that layer's so far, each [B, H, length + T, K]."""
+        end = self.length + keys_BHTK.size(2)
+        self.keys_LBHSK[layer, :, :, self.length : end] = keys_BHTK
+        self.values_LBHSK[layer, :, :, self.length : end] = values_BHTK
+        return self.keys_LBHSK[layer, :, :, :end], self.values_LBHSK[layer, :, :, :end]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep, repeat or reorder rows: row i becomes what row `rows[i]` was (int64); the batch size may change."""
+        self.keys_LBHSK = self.keys_LBHSK.index_select(1, rows)
+        self.values_LBHSK = self.values_LBHSK.index_select(1, rows)
+
+    def truncate(self, length: int) -> None:
+        """Forget the positions from `length` on."""
+        self.length = min(self.length, length)

@@ -1,0 +1,334 @@
+"""GPT-2, whole, in one file (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners").
+
+Parameter names and layouts are Hugging Face's, so their checkpoints load as they are.
+
+Shapes are written behind names:
+
+    B  rows of a batch           T  positions of the input        S  positions attended to (cache + input)
+    D  n_embd, model width       H  n_head, attention heads       K  D / H, width of a head
+    F  n_inner, width of MLP     V  vocab_size                    N  B * T, tokens
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from gpt2kit.errors import ModelError
+from gpt2kit.model.cache import KVCache
+from gpt2kit.model.loss import chunked_cross_entropy, chunked_token_losses
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),  # GPT-2's own: 0.5x(1 + tanh(√(2/π)(x + 0.044715x³)))
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPT2Config:
+    """The shape of a GPT-2, with the field names of Hugging Face's `config.json`; the defaults are the 124M model."""
+
+    vocab_size: int = 50257
+    n_positions: int = 1024
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
+    n_inner: int | None = None  # None: 4 * n_embd
+    activation_function: str = "gelu_new"
+    resid_pdrop: float = 0.1
+    embd_pdrop: float = 0.1
+    attn_pdrop: float = 0.1
+    layer_norm_epsilon: float = 1e-5
+    initializer_range: float = 0.02
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    reorder_and_upcast_attn: bool = False
+    tie_word_embeddings: bool = True
+    bos_token_id: int | None = 50256
+    eos_token_id: int | None = 50256
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"the configuration's {name} is {getattr(self, name)}; it must be at least 1")
+        if self.n_embd % self.n_head:
+            raise ModelError(f"the configuration's n_embd {self.n_embd} is no multiple of n_head {self.n_head}")
+        if self.activation_function not in ACTIVATIONS:
+            raise ModelError(
+                f"the configuration's activation_function {self.activation_function!r} is none of "
+                f"{', '.join(ACTIVATIONS)}"
+            )
+
+    @property
+    def inner_width(self) -> int:
+        """Width of the hidden layer of an MLP."""
+        return 4 * self.n_embd if self.n_inner is None else self.n_inner
+
+
+@dataclass(frozen=True)
+class AttentionMask:
+    """Which keys a query sees: the kernel's own causal triangle, an explicit mask, or every key (both unset)."""
+
+    is_causal: bool = False
+    allowed_B1TS: Tensor | None = None
+
+
+class Conv1D(nn.Module):
+    """A linear layer whose weight is stored (in, out), as in OpenAI's and Hugging Face's checkpoints."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(in_features, out_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """`x W + b`, [..., in] -> [..., out]."""
+        out_ND = torch.addmm(self.bias, x_BTD.reshape(-1, x_BTD.size(-1)), self.weight)
+        return out_ND.view(*x_BTD.shape[:-1], -1)
+
+
+class Attention(nn.Module):
+    """Masked multi-head self-attention (Vaswani et al. 2017), through PyTorch's fused kernels."""
+
+    def __init__(self, config: GPT2Config, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.n_head = config.n_head
+        self.scale = 1 / math.sqrt(config.n_embd // config.n_head) if config.scale_attn_weights else 1.0
+        if config.scale_attn_by_inverse_layer_idx:
+            self.scale /= layer + 1
+        self.attn_pdrop = config.attn_pdrop
+        self.c_attn = Conv1D(config.n_embd, 3 * config.n_embd)
+        self.c_proj = Conv1D(config.n_embd, config.n_embd)
+        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+
+    def queries_keys_values(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project the input to q, k and v, each [B, H, T, K]."""
+        B, T, D = x_BTD.shape
+        q_BTD, k_BTD, v_BTD = self.c_attn(x_BTD).split(D, dim=2)
+        q_BHTK = q_BTD.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
+        k_BHTK = k_BTD.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
+        v_BHTK = v_BTD.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
+        return q_BHTK, k_BHTK, v_BHTK
+
+    def forward(self, x_BTD: Tensor, mask: AttentionMask, cache: KVCache | None = None) -> Tensor:
+        """softmax(q kᵀ · scale + mask) v, heads merged and projected: [B, T, D] -> [B, T, D]."""
+        q_BHTK, k_BHSK, v_BHSK = self.queries_keys_values(x_BTD)
+        if cache is not None:
+            k_BHSK, v_BHSK = cache.append(self.layer, k_BHSK, v_BHSK)
+        out_BHTK = F.scaled_dot_product_attention(
+            q_BHTK,
+            k_BHSK,
+            v_BHSK,
+            attn_mask=mask.allowed_B1TS,
+            is_causal=mask.is_causal,
+            dropout_p=self.attn_pdrop if self.training else 0.0,
+            scale=self.scale,
+        )
+        out_BTD = out_BHTK.transpose(1, 2).reshape(x_BTD.shape)
+        projected_BTD: Tensor = self.resid_dropout(self.c_proj(out_BTD))
+        return projected_BTD
+
+
+class MLP(nn.Module):
+    """Two layers with the tanh-approximated GELU between them (Hendrycks & Gimpel 2016)."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.c_fc = Conv1D(config.n_embd, config.inner_width)
+        self.c_proj = Conv1D(config.inner_width, config.n_embd)
+        self.activation = ACTIVATIONS[config.activation_function]
+        self.dropout = nn.Dropout(config.resid_pdrop)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """[B, T, D] -> [B, T, F] -> [B, T, D]."""
+        out_BTD: Tensor = self.dropout(self.c_proj(self.activation(self.c_fc(x_BTD))))
+        return out_BTD
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: GPT2Config, layer: int) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.attn = Attention(config, layer)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.mlp = MLP(config)
+
+    def forward(self, x_BTD: Tensor, mask: AttentionMask, cache: KVCache | None = None) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        x_BTD = x_BTD + self.attn(self.ln_1(x_BTD), mask, cache)
+        x_BTD = x_BTD + self.mlp(self.ln_2(x_BTD))
+        return x_BTD
+
+
+class Transformer(nn.Module):
+    """Token and position embeddings, the blocks, and the final norm."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.drop = nn.Dropout(config.embd_pdrop)
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+
+
+class GPT2(nn.Module):
+    """A GPT-2 language model.
+
+    Calling it gives the last hidden states; `logits` turns hidden states into next-token scores, and `loss` goes from
+    tokens to nats without ever holding the logits of the whole batch.
+
+    Example:
+        >>> model = GPT2(GPT2Config(n_layer=2, n_embd=64, n_head=2))
+        >>> hidden_BTD = model(torch.tensor([[464, 3290]]))
+        >>> model.logits(hidden_BTD[:, -1]).argmax(-1)
+    """
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = Transformer(config)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.transformer.wte.weight
+        self.gradient_checkpointing = False
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator | None = None) -> None:
+        """Draw fresh weights: N(0, 0.02), residual projections scaled by 1/√(2 n_layer), biases 0, norms 1.
+
+        Source: Radford et al. 2019, section 2.3 (the scaling), and OpenAI's code (the standard deviations).
+        """
+        std = self.config.initializer_range
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif ".ln_" in name:
+                parameter.fill_(1.0)
+            elif name.endswith("c_proj.weight"):
+                parameter.normal_(0.0, std / math.sqrt(2 * self.config.n_layer), generator=generator)
+            else:
+                parameter.normal_(0.0, std, generator=generator)
+
+    @property
+    def device(self) -> torch.device:
+        """The device the weights are on."""
+        return self.transformer.wte.weight.device
+
+    def forward(
+        self,
+        input_ids_BT: Tensor,
+        *,
+        position_ids_BT: Tensor | None = None,
+        segment_ids_BT: Tensor | None = None,
+        cache: KVCache | None = None,
+        key_mask_BS: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states after the final norm.
+
+        Args:
+            input_ids_BT: token ids.
+            position_ids_BT: positions, 0 to n_positions - 1; by default they go on from the cache's length.
+            segment_ids_BT: the document each token belongs to; attention stays inside it. Not with a cache.
+            cache: keys and values of the tokens before the input; the input's are added to it.
+            key_mask_BS: True for the keys that exist, False for left padding, over cache and input together.
+
+        Returns:
+            hidden_BTD.
+
+        Raises:
+            ModelError: positions beyond n_positions.
+        """
+        past = cache.length if cache is not None else 0
+        T = input_ids_BT.size(1)
+        if position_ids_BT is None:
+            if past + T > self.config.n_positions:
+                raise ModelError(
+                    f"{past + T} positions were asked of a model whose context is {self.config.n_positions}"
+                )
+            position_ids_BT = torch.arange(past, past + T, device=input_ids_BT.device)[None]
+        mask = attention_mask(input_ids_BT, past=past, segment_ids_BT=segment_ids_BT, key_mask_BS=key_mask_BS)
+
+        x_BTD = self.transformer.drop(self.transformer.wte(input_ids_BT) + self.transformer.wpe(position_ids_BT))
+        for block in self.transformer.h:
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x_BTD = checkpoint(block, x_BTD, mask, use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD, mask, cache)
+        if cache is not None:
+            cache.length = past + T
+        hidden_BTD: Tensor = self.transformer.ln_f(x_BTD)
+        return hidden_BTD
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token scores in float32: [..., D] -> [..., V]."""
+        scores: Tensor = self.lm_head(hidden)
+        return scores.float()
+
+    def loss(
+        self,
+        input_ids_BT: Tensor,
+        target_ids_BT: Tensor,
+        *,
+        position_ids_BT: Tensor | None = None,
+        segment_ids_BT: Tensor | None = None,
+    ) -> Tensor:
+        """The sum of nats over the targets, as a scalar; targets of -100 do not count.
+
+        It is a sum so that micro-batches and ranks add up exactly; divide by the number of targets for the mean.
+        """
+        hidden_BTD = self(input_ids_BT, position_ids_BT=position_ids_BT, segment_ids_BT=segment_ids_BT)
+        return chunked_cross_entropy(hidden_BTD, self.lm_head.weight, target_ids_BT)
+
+    @torch.no_grad()
+    def token_losses(
+        self,
+        input_ids_BT: Tensor,
+        target_ids_BT: Tensor,
+        *,
+        position_ids_BT: Tensor | None = None,
+        segment_ids_BT: Tensor | None = None,
+    ) -> Tensor:
+        """Nats of each target, [B, T] in float32; 0 where the target is -100."""
+        hidden_BTD = self(input_ids_BT, position_ids_BT=position_ids_BT, segment_ids_BT=segment_ids_BT)
+        return chunked_token_losses(hidden_BTD, self.lm_head.weight, target_ids_BT)
+
+
+def attention_mask(
+    input_ids_BT: Tensor, *, past: int, segment_ids_BT: Tensor | None, key_mask_BS: Tensor | None
+) -> AttentionMask:
+    """The cheapest mask that says what may be seen.
+
+    Args:
+        input_ids_BT: the input, for its shape and device.
+        past: the number of keys in the cache.
+        segment_ids_BT: document numbers, or None.
+        key_mask_BS: False at padding, or None.
+    """
+    B, T = input_ids_BT.shape
+    if segment_ids_BT is None and key_mask_BS is None:
+        if T == 1:
+            return AttentionMask()
+        if past == 0:
+            return AttentionMask(is_causal=True)
+    queries_T = torch.arange(past, past + T, device=input_ids_BT.device)
+    keys_S = torch.arange(past + T, device=input_ids_BT.device)
+    allowed_BTS = (keys_S[None, :] <= queries_T[:, None]).expand(B, T, past + T)
+    if segment_ids_BT is not None:
+        allowed_BTS = allowed_BTS & (segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :])
+    if key_mask_BS is not None:
+        # A padding query sees itself, so that no row of the softmax is empty (which would give NaN).
+        itself_TS = keys_S[None, :] == queries_T[:, None]
+        allowed_BTS = (allowed_BTS & key_mask_BS[:, None, :]) | itself_TS
+    return AttentionMask(allowed_B1TS=allowed_BTS[:, None])

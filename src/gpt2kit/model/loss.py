@@ -1,0 +1,113 @@
+"""Cross-entropy of the tied head without the logits of the whole batch.
+
+For N tokens and a vocabulary of V, the logits alone would take 4NV bytes (412 MB for 2,048 tokens of GPT-2), and their
+gradient as much again. Here a chunk of C tokens is in memory at a time, and the gradients are made in the forward pass
+while the chunk's probabilities are at hand:
+
+    nats = Σ logsumexp(h Wᵀ) - (h Wᵀ)[target]      d nats / d(h Wᵀ) = softmax(h Wᵀ) - onehot(target) = E
+    d nats / dh = E W                              d nats / dW = Eᵀ h
+
+Shapes: N tokens, C tokens of a chunk, D width, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED_TARGET = -100
+CHUNK_TOKENS = 512
+
+
+def chunked_cross_entropy(hidden_BTD: Tensor, weight_VD: Tensor, target_ids_BT: Tensor) -> Tensor:
+    """The sum of nats over all targets that are not -100.
+
+    Args:
+        hidden_BTD: hidden states.
+        weight_VD: the head's weight.
+        target_ids_BT: target ids, -100 where there is no target.
+
+    Returns:
+        A float32 scalar, differentiable in the hidden states and the weight.
+    """
+    hidden_ND, targets_N, _ = _with_targets(hidden_BTD, target_ids_BT)
+    nats: Tensor = _ChunkedCrossEntropy.apply(hidden_ND, weight_VD, targets_N)
+    return nats
+
+
+@torch.no_grad()
+def chunked_token_losses(hidden_BTD: Tensor, weight_VD: Tensor, target_ids_BT: Tensor) -> Tensor:
+    """Nats of each target as [B, T] float32, 0 where the target is -100."""
+    hidden_ND, targets_N, places_N = _with_targets(hidden_BTD, target_ids_BT)
+    nats_BT = torch.zeros(target_ids_BT.numel(), device=hidden_BTD.device)
+    for start in range(0, targets_N.numel(), CHUNK_TOKENS):
+        chunk = slice(start, start + CHUNK_TOKENS)
+        logits_CV = (hidden_ND[chunk] @ weight_VD.to(hidden_ND.dtype).T).float()
+        nats_C = torch.nn.functional.cross_entropy(logits_CV, targets_N[chunk], reduction="none")
+        nats_BT[places_N[chunk]] = nats_C
+    return nats_BT.view(target_ids_BT.shape)
+
+
+def _with_targets(hidden_BTD: Tensor, target_ids_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The hidden states that have a target, their targets, and their flat positions."""
+    hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.size(-1))
+    targets_N = target_ids_BT.reshape(-1)
+    places_N = torch.nonzero(targets_N != IGNORED_TARGET).squeeze(1)
+    if places_N.numel() == targets_N.numel():
+        return hidden_ND, targets_N, places_N
+    return hidden_ND[places_N], targets_N[places_N], places_N
+
+
+def _compute_dtype(hidden_ND: Tensor) -> torch.dtype:
+    device_type = hidden_ND.device.type
+    dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else hidden_ND.dtype
+    # softmax - onehot goes down to 1e-9, below fp16's range; its gradient is made in fp32 instead.
+    return torch.float32 if dtype == torch.float16 else dtype
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+        dtype = _compute_dtype(hidden_ND)
+        need_hidden, need_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        N, V = targets_N.numel(), weight_VD.size(0)
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            h_ND, w_VD = hidden_ND.to(dtype), weight_VD.to(dtype)
+            nats = torch.zeros((), device=h_ND.device)
+            grad_hidden_ND = torch.empty_like(h_ND) if need_hidden else None
+            grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if need_weight else None
+            # One buffer for every chunk: fresh pages for 100 MB cost as much as the product itself.
+            buffer_CV = torch.empty(min(CHUNK_TOKENS, N), V, device=h_ND.device, dtype=dtype)
+            for start in range(0, N, CHUNK_TOKENS):
+                chunk = slice(start, min(start + CHUNK_TOKENS, N))
+                targets_C1 = targets_N[chunk, None]
+                logits_CV = torch.mm(h_ND[chunk], w_VD.T, out=buffer_CV[: targets_C1.size(0)])
+                scores_CV = logits_CV.float()
+                log_total_C1 = scores_CV.logsumexp(dim=1, keepdim=True)
+                nats += (log_total_C1 - scores_CV.gather(1, targets_C1)).sum()
+                if not (need_hidden or need_weight):
+                    continue
+                error_CV = scores_CV.sub_(log_total_C1).exp_()
+                error_CV.scatter_add_(1, targets_C1, torch.full_like(log_total_C1, -1.0))
+                error_CV = error_CV.to(dtype)
+                if grad_hidden_ND is not None:
+                    torch.mm(error_CV, w_VD, out=grad_hidden_ND[chunk])
+                if grad_weight_VD is not None and dtype == torch.float32:
+                    grad_weight_VD.addmm_(error_CV.T, h_ND[chunk])
+                elif grad_weight_VD is not None:
+                    grad_weight_VD += error_CV.T @ h_ND[chunk]
+        ctx.save_for_backward(grad_hidden_ND, grad_weight_VD)
+        ctx.dtypes = (hidden_ND.dtype, weight_VD.dtype)
+        return nats
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (grad_nats,) = grad_outputs
+        grad_hidden_ND, grad_weight_VD = ctx.saved_tensors
+        hidden_dtype, weight_dtype = ctx.dtypes
+        # In fp16 the loss scaler's factor arrives with grad_nats: multiply before rounding down.
+        if grad_hidden_ND is not None:
+            grad_hidden_ND = grad_hidden_ND.mul_(grad_nats.to(grad_hidden_ND.dtype)).to(hidden_dtype)
+        if grad_weight_VD is not None:
+            grad_weight_VD = grad_weight_VD.mul_(grad_nats).to(weight_dtype)
+        return grad_hidden_ND, grad_weight_VD, None
