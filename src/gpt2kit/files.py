@@ -65,6 +65,12 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         sync_folder(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Flush a file's contents to the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries to the disk, so that a rename in it survives a power cut (POSIX; a no-op elsewhere)."""
     if os.name != "posix":

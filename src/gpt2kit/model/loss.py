@@ -31,7 +31,7 @@ def chunked_cross_entropy(hidden_BTD: Tensor, weight_VD: Tensor, target_ids_BT: 
         A float32 scalar, differentiable in the hidden states and the weight.
     """
     hidden_ND, targets_N, _ = _with_targets(hidden_BTD, target_ids_BT)
-    nats: Tensor = _ChunkedCrossEntropy.apply(hidden_ND, weight_VD, targets_N)
+    nats: Tensor = _ChunkedCrossEntropy.apply(hidden_ND, weight_VD, targets_N)  # type: ignore[no-untyped-call]
     return nats
 
 

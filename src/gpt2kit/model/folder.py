@@ -1,0 +1,292 @@
+"""The model folder: a plain Hugging Face folder, read with suspicion and written whole.
+
+Files from strangers are data: only safetensors by default, never remote code, and a pickle only when asked for, with
+`weights_only`.
+"""
+
+import json
+import struct
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gpt2kit.console import warn
+from gpt2kit.errors import ModelError, UsageError
+from gpt2kit.files import (
+    PARTIAL_SUFFIX,
+    explained_disk_errors,
+    read_json,
+    sync_file,
+    sync_folder,
+    to_json,
+    write_atomically,
+)
+from gpt2kit.model.adapters import ADAPTER_CONFIG, attach_saved_adapter, merge_lora
+from gpt2kit.model.gpt2 import GPT2, GPT2Config
+
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+PICKLED_WEIGHTS = "pytorch_model.bin"
+CONFIG = "config.json"
+
+# Settings of Hugging Face's config.json that do not change what a language model computes.
+_HARMLESS = frozenset(
+    "_name_or_path _num_labels add_cross_attention architectures attribute_map bos_token eos_token chunk_size_feed_forward "
+    "dtype torch_dtype finetuning_task gradient_checkpointing id2label label2id is_decoder is_encoder_decoder "
+    "keys_to_ignore_at_inference model_type n_ctx n_special output_attentions output_hidden_states output_past "
+    "pad_token_id predict_special_tokens problem_type return_dict summary_activation summary_first_dropout "
+    "summary_proj_to_labels summary_type summary_use_proj task_specific_params tokenizer_class transformers_version "
+    "use_cache do_sample max_length early_stopping sep_token_id prefix".split()
+)
+
+
+def read_config(folder: Path) -> GPT2Config:
+    """Read `config.json`.
+
+    Raises:
+        UsageError: the folder or the file is not there.
+        ModelError: it is not a GPT-2, or a value has the wrong type.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: there is no such model folder")
+    values = read_json(folder / CONFIG, what="the model's configuration")
+    return config_from_dict(values, source=folder / CONFIG)
+
+
+def config_from_dict(values: dict[str, Any], *, source: Path) -> GPT2Config:
+    """Make a configuration from the values of a `config.json`; `source` is named in errors."""
+    if values.get("model_type", "gpt2") != "gpt2":
+        raise ModelError(
+            f"{source}: model_type is {values['model_type']!r}; gpt2kit reads GPT-2 models (model_type 'gpt2')"
+        )
+    if values.get("add_cross_attention"):
+        raise ModelError(f"{source}: add_cross_attention is set; only the plain GPT-2 language model is supported")
+    if "quantization_config" in values:
+        raise ModelError(f"{source}: the weights are quantised (quantization_config); give the unquantised model")
+    known = {field.name: field.type for field in fields(GPT2Config)}
+    for name, value in values.items():
+        if name in known and not _has_type(value, known[name]):
+            raise ModelError(f"{source}: {name} is {value!r}; it should be {_type_name(known[name])}")
+    if unknown := sorted(set(values) - set(known) - _HARMLESS):
+        warn(f"{source}: ignored unknown settings {', '.join(unknown)}")
+    try:
+        return GPT2Config(**{name: value for name, value in values.items() if name in known})
+    except ModelError as error:
+        raise ModelError(f"{source}: {error}") from None
+
+
+def _type_name(kind: Any) -> str:
+    return str(getattr(kind, "__name__", kind)).replace(" | None", " or null")
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float:
+        return isinstance(value, int | float)
+    return isinstance(value, kind)
+
+
+def config_to_dict(config: GPT2Config) -> dict[str, Any]:
+    """The values of a `config.json` that Hugging Face's tools read."""
+    return asdict(config) | {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "dtype": "float32",
+        "use_cache": True,
+    }
+
+
+def load_model(
+    folder: Path,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    allow_pickle: bool = False,
+) -> GPT2:
+    """Read a model for inference (eval mode); a LoRA adapter's folder gives its base model with the adapter merged.
+
+    Args:
+        folder: a Hugging Face folder with `config.json` and `model.safetensors` (or shards), or an adapter's folder.
+        device: where to put it; the CPU by default.
+        dtype: what to compute in.
+        allow_pickle: read `pytorch_model.bin` (with `weights_only`) when there are no safetensors.
+
+    Raises:
+        UsageError: the folder is not there.
+        ModelError: the files are damaged, or do not agree with each other.
+    """
+    folder = Path(folder)
+    if (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file():
+        model = attach_saved_adapter(folder, load_base=lambda base: load_model(base, allow_pickle=allow_pickle))
+        merge_lora(model)
+        return model.to(device=device, dtype=dtype).eval()
+    config = read_config(folder)
+    with torch.device("meta"):
+        model = GPT2(config)
+    weights = {name: tensor.to(dtype=dtype) for name, tensor in read_weights(folder, allow_pickle=allow_pickle).items()}
+    assign_weights(model, weights, source=folder)
+    return model.to(device=device).eval()
+
+
+def assign_weights(model: GPT2, weights: dict[str, Tensor], *, source: Path) -> None:
+    """Put checkpoint tensors into a model after checking names and shapes.
+
+    Keys may come with or without `transformer.`; the causal-mask buffers of old files are ignored.
+
+    Raises:
+        ModelError: a tensor is missing, unknown, or not of the shape the configuration says.
+    """
+    named = {}
+    for name, tensor in weights.items():
+        if name.endswith((".attn.bias", ".attn.masked_bias")):
+            continue
+        named[name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"] = tensor
+    head, embedding = named.get("lm_head.weight"), named.get("transformer.wte.weight")
+    if model.config.tie_word_embeddings and embedding is not None:
+        if head is not None and not torch.equal(head, embedding):
+            warn(f"{source}: lm_head.weight differs from wte although config.json ties them; wte is used for both")
+        named["lm_head.weight"] = embedding
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if missing := sorted(set(expected) - set(named)):
+        raise ModelError(f"{source}: the weights lack {_some(missing)}, which config.json calls for")
+    if unknown := sorted(set(named) - set(expected)):
+        raise ModelError(f"{source}: the weights hold {_some(unknown)}, which no GPT-2 of this config.json has")
+    for name, shape in expected.items():
+        if tuple(named[name].shape) != shape:
+            raise ModelError(
+                f"{source}: config.json says {name} is {list(shape)}, and the weights hold {list(named[name].shape)}"
+            )
+    model.load_state_dict(named, assign=True)
+    if model.config.tie_word_embeddings:
+        model.lm_head.weight = model.transformer.wte.weight
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def read_weights(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
+    """Read all tensors of a folder: one safetensors file, shards with an index, or (when allowed) a pickle."""
+    if (folder / WEIGHTS).is_file():
+        return read_safetensors(folder / WEIGHTS)
+    if (folder / WEIGHTS_INDEX).is_file():
+        index = read_json(folder / WEIGHTS_INDEX, what="the list of weight files")
+        names = sorted({str(name) for name in dict(index.get("weight_map", {})).values()})
+        tensors: dict[str, Tensor] = {}
+        for name in names:
+            if Path(name).name != name:
+                raise ModelError(f"{folder / WEIGHTS_INDEX}: names a file outside the folder: {name}")
+            if not (folder / name).is_file():
+                raise ModelError(f"{folder / WEIGHTS_INDEX}: names {name}, which is not in the folder")
+            tensors |= read_safetensors(folder / name)
+        return tensors
+    if (folder / PICKLED_WEIGHTS).is_file():
+        if not allow_pickle:
+            raise ModelError(
+                f"{folder}: has only {PICKLED_WEIGHTS}, a pickle, which can run code when opened; "
+                "get the safetensors version, or pass --allow_pickle if you trust it"
+            )
+        return _read_pickle(folder / PICKLED_WEIGHTS)
+    raise ModelError(f"{folder}: holds no {WEIGHTS}")
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file into memory.
+
+    Raises:
+        ModelError: it is truncated, garbled, or another format under this name.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ModelError(f"{path}: {_why_not_safetensors(path)} ({error}); fetch or save it again") from error
+
+
+def _why_not_safetensors(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        return "is a pickle under the name of a safetensors file, and is not opened"
+    if len(start) < 8:
+        return "is cut short"
+    (header_bytes,) = struct.unpack("<Q", start)
+    return "is cut short" if header_bytes < 100_000_000 else "is not a safetensors file"
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises whatever a garbled file makes it raise
+        raise ModelError(f"{path}: cannot be read as plain weights ({type(error).__name__}: {error})") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ModelError(f"{path}: does not hold a plain dictionary of tensors")
+    return weights
+
+
+def save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors (metadata `format: pt`), beside the old file and then renamed over it.
+
+    Raises:
+        DiskError: the disk is full; the old file is intact.
+    """
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    with explained_disk_errors(path):
+        try:
+            _save_file(weights, partial)
+            sync_file(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def _save_file(weights: dict[str, Tensor], path: Path) -> None:
+    contiguous = {name: tensor.detach().to("cpu").contiguous() for name, tensor in weights.items()}
+    try:
+        save_file(contiguous, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if "os error" in str(error):  # the library hides the number that says the disk is full
+            raise OSError(_os_error_number(str(error)), str(error)) from error
+        raise
+
+
+def _os_error_number(message: str) -> int:
+    digits = message.rpartition("os error ")[2].partition(")")[0]
+    return int(digits) if digits.isdigit() else 0
+
+
+def weights_of(model: GPT2) -> dict[str, Tensor]:
+    """The tensors of a model as they are saved: without the head when it is tied, without adapters."""
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if not (name == "lm_head.weight" and model.config.tie_word_embeddings) and ".lora_" not in name
+    }
+
+
+def save_model(model: GPT2, folder: Path, *, weights: dict[str, Tensor] | None = None) -> None:
+    """Write `config.json`, `generation_config.json` and `model.safetensors`, each atomically.
+
+    Args:
+        model: the model.
+        folder: made if needed; other files in it are left alone.
+        weights: tensors to write in place of the model's current ones.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(weights_of(model) if weights is None else weights, folder / WEIGHTS)
+    write_atomically(folder / CONFIG, to_json(config_to_dict(model.config)))
+    generation = {
+        "_from_model_config": True,
+        "bos_token_id": model.config.bos_token_id,
+        "eos_token_id": model.config.eos_token_id,
+    }
+    write_atomically(folder / "generation_config.json", json.dumps(generation, indent=2) + "\n")
