@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gpt2kit.errors import ModelError, UsageError
 from gpt2kit.files import read_json, to_json, write_atomically
+from gpt2kit.hub import resolve_base
 from gpt2kit.model.gpt2 import GPT2, Conv1D
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -49,7 +50,7 @@ class LoRAConv1D(Conv1D):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """`x W + b + (alpha / rank) x Aᵀ Bᵀ`, [..., I] -> [..., O]."""
-        update_BTR = self.lora_dropout(x_BTD) @ self.lora_A.T
+        update_BTR: Tensor = self.lora_dropout(x_BTD) @ self.lora_A.T
         return super().forward(x_BTD) + (update_BTR @ self.lora_B.T) * self.scaling
 
     def merged(self) -> Conv1D:
@@ -71,7 +72,7 @@ def add_lora(
 ) -> None:
     """Freeze a model and put trainable LoRA updates on its layers.
 
-    A is drawn from U(-1/√I, 1/√I) and B is zero, as in `peft` (`init_lora_weights=True`), so the model starts unchanged.
+    A is drawn from U(-1/√I, 1/√I) and B is zero, as `peft` does by default, so the model starts unchanged.
 
     Args:
         model: changed in place.
@@ -168,8 +169,6 @@ def attach_saved_adapter(folder: Path, *, load_base: Callable[[Path], GPT2]) -> 
     Raises:
         ModelError: an adapter of another kind, or tensors that do not fit the base model.
     """
-    from gpt2kit.hub import resolve_base
-
     values = read_json(folder / ADAPTER_CONFIG, what="the adapter's configuration")
     _refuse_other_adapters(values, source=folder / ADAPTER_CONFIG)
     base = str(values.get("base_model_name_or_path") or "")
@@ -218,7 +217,7 @@ def load_lora_weights(model: GPT2, path: Path) -> None:
     weights = {name.removeprefix(_PEFT_PREFIX).removesuffix(".weight"): tensor for name, tensor in saved.items()}
     expected = lora_weights(model)
     if weights.keys() != expected.keys():
-        stray = sorted(weights.keys() ^ expected.keys())[0]
+        stray = min(weights.keys() ^ expected.keys())
         raise ModelError(f"{path}: its layers are not those adapter_config.json names (first difference: {stray})")
     for name, tensor in weights.items():
         if tensor.shape != expected[name].shape:

@@ -36,12 +36,14 @@ CONFIG = "config.json"
 
 # Settings of Hugging Face's config.json that do not change what a language model computes.
 _HARMLESS = frozenset(
-    "_name_or_path _num_labels add_cross_attention architectures attribute_map bos_token eos_token chunk_size_feed_forward "
-    "dtype torch_dtype finetuning_task gradient_checkpointing id2label label2id is_decoder is_encoder_decoder "
-    "keys_to_ignore_at_inference model_type n_ctx n_special output_attentions output_hidden_states output_past "
-    "pad_token_id predict_special_tokens problem_type return_dict summary_activation summary_first_dropout "
-    "summary_proj_to_labels summary_type summary_use_proj task_specific_params tokenizer_class transformers_version "
-    "use_cache do_sample max_length early_stopping sep_token_id prefix".split()
+    """
+    _name_or_path _num_labels add_cross_attention architectures attribute_map bos_token chunk_size_feed_forward
+    do_sample dtype early_stopping eos_token finetuning_task gradient_checkpointing id2label is_decoder
+    is_encoder_decoder keys_to_ignore_at_inference label2id max_length model_type n_ctx n_special output_attentions
+    output_hidden_states output_past pad_token_id predict_special_tokens prefix problem_type return_dict sep_token_id
+    summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
+    task_specific_params tokenizer_class torch_dtype transformers_version use_cache
+    """.split()
 )
 
 
@@ -127,11 +129,23 @@ def load_model(
         merge_lora(model)
         return model.to(device=device, dtype=dtype).eval()
     config = read_config(folder)
+    weights = {name: tensor.to(dtype=dtype) for name, tensor in read_weights(folder, allow_pickle=allow_pickle).items()}
+    _check_layers(config, weights, source=folder)
     with torch.device("meta"):
         model = GPT2(config)
-    weights = {name: tensor.to(dtype=dtype) for name, tensor in read_weights(folder, allow_pickle=allow_pickle).items()}
     assign_weights(model, weights, source=folder)
     return model.to(device=device).eval()
+
+
+def _check_layers(config: GPT2Config, weights: dict[str, Tensor], *, source: Path) -> None:
+    """Compare the number of blocks before building them, since a lie could be any number."""
+    blocks = {
+        name.partition("h.")[2].partition(".")[0] for name in weights if name.removeprefix("transformer.")[:2] == "h."
+    }
+    if len(blocks) != config.n_layer:
+        raise ModelError(
+            f"{source}: config.json says n_layer {config.n_layer}, and the weights hold {len(blocks)} layers"
+        )
 
 
 def assign_weights(model: GPT2, weights: dict[str, Tensor], *, source: Path) -> None:
