@@ -1,6 +1,7 @@
 """GPT-2 itself: the network, its cache and loss, its folder on disk, adapters, and its anatomy."""
 
 from gpt2kit.model.adapters import add_lora as add_lora
+from gpt2kit.model.adapters import save_adapter as save_adapter
 from gpt2kit.model.cache import KVCache as KVCache
 from gpt2kit.model.folder import load_model as load_model
 from gpt2kit.model.folder import read_config as read_config

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gpt2kit.errors import ModelError, UsageError
-from gpt2kit.files import read_json, to_json, write_atomically
+from gpt2kit.files import explained_disk_errors, read_json, to_json, write_atomically
 from gpt2kit.hub import resolve_base
 from gpt2kit.model.gpt2 import GPT2, Conv1D
+from gpt2kit.model.weights import read_safetensors, save_weights
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -210,10 +209,7 @@ def load_lora_weights(model: GPT2, path: Path) -> None:
     """
     if not path.is_file():
         raise ModelError(f"{path}: the adapter's weights are not there")
-    try:
-        saved = load_file(path)
-    except SafetensorError as error:
-        raise ModelError(f"{path}: is not a whole safetensors file ({error})") from error
+    saved = read_safetensors(path)
     weights = {name.removeprefix(_PEFT_PREFIX).removesuffix(".weight"): tensor for name, tensor in saved.items()}
     expected = lora_weights(model)
     if weights.keys() != expected.keys():
@@ -230,3 +226,21 @@ def load_lora_weights(model: GPT2, path: Path) -> None:
 def save_adapter_config(model: GPT2, folder: Path, *, base: str) -> None:
     """Write `adapter_config.json` atomically."""
     write_atomically(folder / ADAPTER_CONFIG, to_json(adapter_config(model, base=base)))
+
+
+def save_adapter(model: GPT2, folder: Path, *, base: str, weights: dict[str, Tensor] | None = None) -> None:
+    """Write a model's adapter as `peft` reads it: `adapter_model.safetensors`, then `adapter_config.json`.
+
+    Args:
+        model: a model with LoRA layers.
+        folder: made if needed; other files in it are left alone.
+        base: name or path of the base model, as `base_model_name_or_path`.
+        weights: tensors to write in place of the model's current ones, under our names (see `lora_weights`).
+
+    Raises:
+        DiskError: the disk is full; what was there before is intact.
+    """
+    with explained_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    save_weights(to_peft_names(lora_weights(model) if weights is None else weights), folder / ADAPTER_WEIGHTS)
+    save_adapter_config(model, folder, base=base)

@@ -5,29 +5,20 @@ Files from strangers are data: only safetensors by default, never remote code, a
 """
 
 import json
-import struct
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt2kit.console import warn
 from gpt2kit.errors import ModelError, UsageError
-from gpt2kit.files import (
-    PARTIAL_SUFFIX,
-    explained_disk_errors,
-    read_json,
-    sync_file,
-    sync_folder,
-    to_json,
-    write_atomically,
-)
+from gpt2kit.files import explained_disk_errors, read_json, to_json, write_atomically
 from gpt2kit.model.adapters import ADAPTER_CONFIG, attach_saved_adapter, merge_lora
 from gpt2kit.model.gpt2 import GPT2, GPT2Config
+from gpt2kit.model.weights import read_safetensors as read_safetensors
+from gpt2kit.model.weights import save_weights as save_weights
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -212,30 +203,6 @@ def read_weights(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tenso
     raise ModelError(f"{folder}: holds no {WEIGHTS}")
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file into memory.
-
-    Raises:
-        ModelError: it is truncated, garbled, or another format under this name.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise ModelError(f"{path}: {_why_not_safetensors(path)} ({error}); fetch or save it again") from error
-
-
-def _why_not_safetensors(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(8)
-    if start[:2] == b"PK" or start[:1] == b"\x80":
-        return "is a pickle under the name of a safetensors file, and is not opened"
-    if len(start) < 8:
-        return "is cut short"
-    (header_bytes,) = struct.unpack("<Q", start)
-    return "is cut short" if header_bytes < 100_000_000 else "is not a safetensors file"
-
-
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
@@ -244,38 +211,6 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ModelError(f"{path}: does not hold a plain dictionary of tensors")
     return weights
-
-
-def save_weights(weights: dict[str, Tensor], path: Path) -> None:
-    """Write tensors as safetensors (metadata `format: pt`), beside the old file and then renamed over it.
-
-    Raises:
-        DiskError: the disk is full; the old file is intact.
-    """
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    with explained_disk_errors(path):
-        try:
-            _save_file(weights, partial)
-            sync_file(partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-        sync_folder(path.parent)
-
-
-def _save_file(weights: dict[str, Tensor], path: Path) -> None:
-    contiguous = {name: tensor.detach().to("cpu").contiguous() for name, tensor in weights.items()}
-    try:
-        save_file(contiguous, path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        if "os error" in str(error):  # the library hides the number that says the disk is full
-            raise OSError(_os_error_number(str(error)), str(error)) from error
-        raise
-
-
-def _os_error_number(message: str) -> int:
-    digits = message.rpartition("os error ")[2].partition(")")[0]
-    return int(digits) if digits.isdigit() else 0
 
 
 def weights_of(model: GPT2) -> dict[str, Tensor]:
@@ -295,7 +230,8 @@ def save_model(model: GPT2, folder: Path, *, weights: dict[str, Tensor] | None =
         folder: made if needed; other files in it are left alone.
         weights: tensors to write in place of the model's current ones.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with explained_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     save_weights(weights_of(model) if weights is None else weights, folder / WEIGHTS)
     write_atomically(folder / CONFIG, to_json(config_to_dict(model.config)))
     generation = {

@@ -1,0 +1,67 @@
+"""Safetensors files: read with suspicion, written beside and renamed."""
+
+import struct
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gpt2kit.errors import ModelError
+from gpt2kit.files import PARTIAL_SUFFIX, explained_disk_errors, sync_file, sync_folder
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file into memory.
+
+    Raises:
+        ModelError: it is truncated, garbled, or another format under this name.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ModelError(f"{path}: {_why_not_safetensors(path)} ({error}); fetch or save it again") from error
+
+
+def _why_not_safetensors(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        return "is a pickle under the name of a safetensors file, and is not opened"
+    if len(start) < 8:
+        return "is cut short"
+    (header_bytes,) = struct.unpack("<Q", start)
+    return "is cut short" if header_bytes < 100_000_000 else "is not a safetensors file"
+
+
+def save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors (metadata `format: pt`), beside the old file and then renamed over it.
+
+    Raises:
+        DiskError: the disk is full; the old file is intact.
+    """
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    with explained_disk_errors(path):
+        try:
+            _save_file(weights, partial)
+            sync_file(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def _save_file(weights: dict[str, Tensor], path: Path) -> None:
+    contiguous = {name: tensor.detach().to("cpu").contiguous() for name, tensor in weights.items()}
+    try:
+        save_file(contiguous, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if "os error" in str(error):  # the library hides the number that says the disk is full
+            raise OSError(_os_error_number(str(error)), str(error)) from error
+        raise
+
+
+def _os_error_number(message: str) -> int:
+    digits = message.rpartition("os error ")[2].partition(")")[0]
+    return int(digits) if digits.isdigit() else 0
