@@ -58,7 +58,7 @@ def fetch(name: str, *, revision: str | None = None, output_dir: Path | None = N
         UsageError: the Hub has no such model.
         NetworkError: the Hub cannot be reached and there is no copy here.
     """
-    import httpx
+    import httpx2
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -93,7 +93,7 @@ def fetch(name: str, *, revision: str | None = None, output_dir: Path | None = N
         raise UsageError(
             f"the Hub has no open model {name!r}{f' at revision {commit}' if commit else ''}: check the name"
         ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, OSError) as error:
         raise NetworkError(
             f"{name} is not on this machine and the Hub cannot be reached: run `gpt2kit fetch {name}` where there is "
             "a network (it goes on where it stopped), or give a local model with --base FOLDER, or train your own "
