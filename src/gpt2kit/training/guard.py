@@ -1,0 +1,67 @@
+"""Judgements about a run from its losses alone: has it diverged, does it overfit, should it stop."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WINDOW = 40
+MIN_HISTORY = 20
+
+
+def divergence(loss: float, gradient_norm: float, history: Sequence[float]) -> str | None:
+    """Why a step's loss or gradient cannot be trusted, or None.
+
+    A loss is a spike when it is above the recent median by more than half of it and by more than ten robust standard
+    deviations (1.4826 times the median absolute deviation). Ordinary noise of small batches stays far below both.
+
+    Args:
+        loss: mean nats per token of the step.
+        gradient_norm: norm of its gradient before clipping.
+        history: losses of the steps before, latest last.
+    """
+    if not math.isfinite(loss):
+        return f"the loss is {loss}"
+    if not math.isfinite(gradient_norm):
+        return f"the norm of the gradient is {gradient_norm}"
+    recent = list(history)[-WINDOW:]
+    if len(recent) < MIN_HISTORY:
+        return None
+    median = statistics.median(recent)
+    deviation = 1.4826 * statistics.median(abs(value - median) for value in recent)
+    if loss > 1.5 * median and loss > median + 10 * deviation:
+        return f"the loss jumped to {loss:.3f} from about {median:.3f}"
+    return None
+
+
+@dataclass(frozen=True)
+class Validation:
+    """One validation: after `step` steps, on the fixed validation set, in nats per token."""
+
+    step: int
+    loss: float
+    train_loss: float
+
+
+def overfitting(history: Sequence[Validation]) -> str | None:
+    """Say in words when validation has got worse for two validations running while the training loss still falls."""
+    if len(history) < 3:
+        return None
+    best = min(history, key=lambda validation: validation.loss)
+    before, middle, latest = history[-3:]
+    rising = before.loss < middle.loss < latest.loss and latest.loss > 1.005 * best.loss
+    if not (rising and latest.train_loss < best.train_loss):
+        return None
+    return (
+        f"overfitting: since step {best.step} the validation loss has risen from {best.loss:.3f} to {latest.loss:.3f} "
+        f"while the training loss fell to {latest.train_loss:.3f}; the model is learning its training texts by heart. "
+        f"The weights of step {best.step} are kept as the best. More text, fewer epochs, dropout or LoRA help."
+    )
+
+
+def out_of_patience(history: Sequence[Validation], *, patience: int) -> bool:
+    """Whether the last `patience` validations all failed to improve on the best one before them; 0 is never."""
+    if patience == 0 or len(history) <= patience:
+        return False
+    best_before = min(validation.loss for validation in history[:-patience])
+    return all(validation.loss >= best_before for validation in history[-patience:])

@@ -1,0 +1,86 @@
+"""How much memory a training step takes, how fast it may go, and what to do when memory runs out.
+
+Symbols: P parameters, P_t trainable ones, L layers, D width, F width of an MLP, H heads, T context, V vocabulary.
+"""
+
+import statistics
+import time
+
+import torch
+
+from gpt2kit.model.gpt2 import GPT2Config
+from gpt2kit.model.loss import CHUNK_TOKENS
+
+_BYTES = 4  # of a float32
+_PROCESS_BYTES = 350_000_000  # Python, torch and its libraries, resident
+# Shares of the matrix rate that the plain loop reached where it was measured (see docs/numerics.md).
+_EFFICIENCY = 0.6
+_SECONDS_PER_LAYER = 0.0012  # Python and small kernels, of one layer of one micro-batch, forward and backward
+
+
+def training_memory_bytes(
+    config: GPT2Config,
+    *,
+    parameters: int,
+    trainable: int,
+    rows: int,
+    context: int,
+    dropout: float,
+    gradient_checkpointing: bool,
+) -> int:
+    """Estimated peak memory of a training step with fp32 weights, in bytes.
+
+    4P weights + 4P_t gradients + 8P_t moments; of the head, two chunks of logits and the gradient of its weight; and
+    of every token and layer about 9D + 2F floats kept for the backward pass, with H·T·3 more when attention drops out
+    (which the fused CPU kernel does not do). With gradient checkpointing a token keeps D floats a layer.
+    """
+    tokens = rows * context
+    D, F = config.n_embd, config.inner_width
+    layer_floats = 9 * D + 2 * F + (3 * config.n_head * context if dropout > 0 else 0)
+    kept = D * config.n_layer + layer_floats if gradient_checkpointing else layer_floats * config.n_layer
+    head = 2 * min(CHUNK_TOKENS, tokens) * config.vocab_size
+    if trainable == parameters:
+        head += 2 * config.vocab_size * D
+    return _PROCESS_BYTES + _BYTES * (parameters + 3 * trainable + head + tokens * kept + 4 * tokens * D)
+
+
+def training_flops_per_token(config: GPT2Config, *, context: int, trainable_share: float) -> float:
+    """Floating-point operations of forward and backward for one token.
+
+    2 per weight of the matrices forward (Kaplan et al. 2020, table 1) and 2·T·D a layer for attention; the backward
+    pass costs as much for the activations' gradients and once more for those of the weights that are trained.
+    """
+    D, F = config.n_embd, config.inner_width
+    matrices = config.n_layer * (4 * D * D + 2 * D * F) + config.vocab_size * D
+    forward = 2 * matrices + 2 * config.n_layer * context * D
+    return forward * (2 + trainable_share)
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of this machine's matrix product, from a few short trials."""
+    size = 4096 if device.type == "cuda" else 768
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        b = a @ a
+        b[0, 0].item()  # waits for a GPU
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / statistics.median(seconds)
+
+
+def step_seconds(
+    config: GPT2Config, *, tokens: int, micro_batches: int, context: int, trainable_share: float, rate: float
+) -> float:
+    """Estimated seconds of a training step of `tokens` tokens in `micro_batches` parts, at `rate` FLOP/s."""
+    flops = tokens * training_flops_per_token(config, context=context, trainable_share=trainable_share)
+    return flops / (rate * _EFFICIENCY) + micro_batches * config.n_layer * _SECONDS_PER_LAYER
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: torch's own, Python's, or that of torch's CPU allocator."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("DefaultCPUAllocator", "can't allocate memory", "not enough memory")
+    )

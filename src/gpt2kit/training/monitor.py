@@ -1,0 +1,100 @@
+"""What a run writes about itself: one line of JSON a step, and the same in TensorBoard."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from gpt2kit.console import say, warn
+from gpt2kit.errors import MissingExtraError
+from gpt2kit.files import explained_disk_errors, read_json_lines, write_json_lines
+from gpt2kit.runtime import require_extra
+
+METRICS = "metrics.jsonl"
+_TAGS = {
+    "loss": "train/loss",
+    "learning_rate": "train/learning_rate",
+    "gradient_norm": "train/gradient_norm",
+    "tokens_per_second": "speed/tokens_per_second",
+    "memory_bytes": "speed/memory_bytes",
+    "validation_loss": "validation/loss",
+}
+
+
+class Monitor:
+    """Writes `metrics.jsonl` and TensorBoard events.
+
+    Args:
+        folder: the run's `training/` folder.
+        step: the step the run goes on from; records of later steps, left by a kill, are dropped.
+        tensorboard: write TensorBoard events too; a missing package is said once.
+    """
+
+    def __init__(self, folder: Path, *, step: int, tensorboard: bool) -> None:
+        self.path = folder / METRICS
+        with explained_disk_errors(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json_lines(self.path, [record for record in read_json_lines(self.path) if record["step"] <= step])
+            self._file = self.path.open("a", encoding="utf-8")
+        self._writer = _tensorboard_writer(folder / "tensorboard", step) if tensorboard else None
+
+    def rewind(self, step: int) -> None:
+        """Drop the records after `step`, after a rollback."""
+        self._file.close()
+        write_json_lines(self.path, [record for record in read_json_lines(self.path) if record["step"] <= step])
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def record(self, step: int, kind: str, **values: float | str) -> None:
+        """Write one record: `kind` is "train", "validation" or "event"."""
+        with explained_disk_errors(self.path):
+            self._file.write(json.dumps({"step": step, "kind": kind, **values}, ensure_ascii=False) + "\n")
+            self._file.flush()
+        if self._writer is None:
+            return
+        for name, value in values.items():
+            if name in _TAGS:
+                self._writer.add_scalar(_TAGS[name], value, step)
+        for name in ("loss", "validation_loss"):
+            if isinstance(values.get(name), float):
+                tag = "train/perplexity" if name == "loss" else "validation/perplexity"
+                self._writer.add_scalar(tag, perplexity(float(values[name])), step)
+        if "reason" in values:
+            self._writer.add_text("events", str(values["reason"]), step)
+
+    def sample(self, step: int, prompt: str, text: str) -> None:
+        """Write a text sampled from a fixed prompt."""
+        with explained_disk_errors(self.path):
+            line = {"step": step, "kind": "sample", "prompt": prompt, "text": text}
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file.flush()
+        if self._writer is not None:
+            # Markdown would join the lines of verse and dialogue.
+            self._writer.add_text(
+                f"sample/{prompt or 'from the beginning'}", (prompt + text).replace("\n", "  \n"), step
+            )
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def perplexity(nats_per_token: float) -> float:
+    """exp(nats per token); infinity where that overflows."""
+    try:
+        return math.exp(nats_per_token)
+    except OverflowError:
+        return math.inf
+
+
+def _tensorboard_writer(folder: Path, step: int) -> Any:
+    try:
+        require_extra("tensorboard", extra="tensorboard", purpose="TensorBoard")
+    except MissingExtraError as error:
+        warn(f"{error}; metrics go to {METRICS} only (--no-tensorboard hides this)")
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    say(f"curves: tensorboard --logdir {folder}")
+    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)

@@ -1,0 +1,275 @@
+"""What a run will do, settled before its first step: every default resolved, memory and time estimated."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from gpt2kit.console import text_table
+from gpt2kit.errors import DataError, UsageError
+from gpt2kit.model.gpt2 import GPT2, GPT2Config
+from gpt2kit.runtime import available_memory_bytes, select_dtype
+from gpt2kit.tokens import PackedBatches, PreparedData
+from gpt2kit.training.memory import matrix_rate, step_seconds, training_memory_bytes
+from gpt2kit.training.settings import TrainSettings
+
+_CPU_CONTEXT = 512
+_CPU_MICRO_BATCH_TOKENS = 4096
+_VALIDATIONS = 10
+_VALIDATION_SHARE = 0.15  # of the training tokens: a forward pass is a third of a step, so about 5% of the time
+_VALIDATION_TOKENS = (2048, 131_072)
+_MEMORY_SHARE = 0.8
+_COMPILE_SECONDS = 60.0  # a run shorter than ten times this does not repay compiling
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's resolved numbers; it is saved with the run, so that going on later decides nothing anew.
+
+    Attributes:
+        model: what is trained, in words.
+        parameters: all parameters of the model.
+        trainable_parameters: those that are trained.
+        context: tokens in a row.
+        batch_size: rows in a step.
+        micro_batch_size: rows computed at a time by one process.
+        processes: processes that share a step's rows.
+        train_tokens: tokens of the training split.
+        validation_tokens: tokens of the fixed validation set.
+        validation_batches: its batches of `batch_size` rows.
+        epochs: times through the training split.
+        total_steps: optimizer steps.
+        warmup_steps: steps in which the learning rate rises.
+        learning_rate: its peak.
+        eval_every: steps between validations.
+        save_every: steps between checkpoints.
+        device: torch device.
+        dtype: what matrices are multiplied in.
+        compile: whether blocks are compiled.
+        memory_bytes: estimated peak memory.
+        available_bytes: memory free when the plan was made.
+        seconds: estimated time.
+    """
+
+    model: str
+    parameters: int
+    trainable_parameters: int
+    context: int
+    batch_size: int
+    micro_batch_size: int
+    processes: int
+    train_tokens: int
+    validation_tokens: int
+    validation_batches: int
+    epochs: float
+    total_steps: int
+    warmup_steps: int
+    learning_rate: float
+    eval_every: int
+    save_every: int
+    device: str
+    dtype: str
+    compile: bool
+    memory_bytes: int
+    available_bytes: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """The plan as a table for the terminal."""
+        trained = self.trainable_parameters / self.parameters
+        rows = [
+            ("model", f"{self.model}, {_millions(self.parameters)} parameters"),
+            ("trained", f"{_millions(self.trainable_parameters)} parameters ({trained:.1%})"),
+            ("training text", f"{self.train_tokens:,} tokens, {self.epochs:.3g} times"),
+            ("validation text", f"{self.validation_tokens:,} tokens every {self.eval_every} steps"),
+            (
+                "steps",
+                f"{self.total_steps:,} of {self.batch_size} x {self.context} tokens, "
+                f"{self.micro_batch_size} rows at a time"
+                + (f" in each of {self.processes} processes" if self.processes > 1 else ""),
+            ),
+            ("learning rate", f"up to {self.learning_rate:g}, warm-up {self.warmup_steps} steps"),
+            ("device", f"{self.device}, {self.dtype}{', compiled' if self.compile else ''}"),
+            ("memory", f"about {self.memory_bytes / 1e9:.1f} GB of {self.available_bytes / 1e9:.1f} GB available"),
+            ("time", f"about {timedelta(seconds=round(self.seconds))}"),
+        ]
+        return text_table(rows, ["plan", ""])
+
+
+def default_context(settings: TrainSettings, config: GPT2Config, device: torch.device, *, from_scratch: bool) -> int:
+    """Tokens in a row: as set, else the model's own, at most 512 on a CPU (attention and memory grow with it).
+
+    Raises:
+        UsageError: more than the model has positions for.
+    """
+    if settings.context is not None:
+        if settings.context > config.n_positions:
+            raise UsageError(f"--context {settings.context}: the model has {config.n_positions} positions")
+        return settings.context
+    return config.n_positions if from_scratch or device.type != "cpu" else min(config.n_positions, _CPU_CONTEXT)
+
+
+def default_learning_rate(settings: TrainSettings, *, from_scratch: bool) -> float:
+    """The peak learning rate: as set, else 1e-3 from scratch, 3e-4 for LoRA, 5e-5 for full fine-tuning."""
+    if settings.learning_rate is not None:
+        return settings.learning_rate
+    if from_scratch:
+        return 1e-3
+    return 3e-4 if settings.method == "lora" else 5e-5
+
+
+def make_batches(settings: TrainSettings, data: PreparedData, *, context: int) -> PackedBatches:
+    """The training batches.
+
+    Raises:
+        DataError: the training split is empty.
+    """
+    store = data.store("train")
+    if store.num_tokens == 0:
+        raise DataError(f"{data.folder}: the training split is empty; prepare more text")
+    return PackedBatches(
+        store,
+        context=context,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        packing=settings.packing,
+        end_of_text=data.tokenizer.end_of_text,
+    )
+
+
+def make_validation_batches(settings: TrainSettings, data: PreparedData, *, context: int) -> PackedBatches | None:
+    """The batches the fixed validation set is the first of, or None without a validation split.
+
+    They are shuffled, with a seed of their own, so that the first batches are a fair sample and the same for every run.
+    """
+    store = data.store("validation")
+    if store.num_tokens == 0:
+        return None
+    return PackedBatches(
+        store,
+        context=context,
+        batch_size=settings.batch_size,
+        seed=0,
+        packing=settings.packing,
+        end_of_text=data.tokenizer.end_of_text,
+    )
+
+
+def make_plan(
+    settings: TrainSettings,
+    data: PreparedData,
+    model: GPT2,
+    *,
+    from_scratch: bool,
+    name: str,
+    device: torch.device,
+    processes: int,
+    batches: PackedBatches,
+    validation: PackedBatches | None,
+) -> Plan:
+    """Resolve every default and estimate memory and time.
+
+    Raises:
+        DataError: the training split is empty.
+    """
+    context = batches.context
+    epochs = settings.epochs or (10.0 if from_scratch else 3.0)
+    total_steps = settings.max_steps or batches.total_steps(epochs)
+    if settings.max_steps is not None:
+        epochs = settings.max_steps / batches.steps_in_epoch()
+    train_tokens = data.store("train").num_tokens
+    eval_every = settings.eval_every or max(total_steps // _VALIDATIONS, 1)
+    validation_tokens, validation_batches = _validation_size(
+        settings, validation, trained_tokens=epochs * train_tokens, num_validations=total_steps / eval_every
+    )
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    dtype = select_dtype(settings.precision, device)
+    rows = math.ceil(settings.batch_size / processes)
+
+    def memory(rows: int) -> int:
+        return training_memory_bytes(
+            model.config,
+            parameters=parameters,
+            trainable=trainable,
+            rows=rows,
+            context=context,
+            dropout=model.config.attn_pdrop if device.type == "cpu" else 0.0,
+            gradient_checkpointing=settings.gradient_checkpointing,
+        )
+
+    available = available_memory_bytes(device)
+    micro = settings.micro_batch_size or _fitting_rows(
+        rows, memory, context=context, available=available, device=device
+    )
+    seconds = total_steps * step_seconds(
+        model.config,
+        tokens=rows * context,
+        micro_batches=math.ceil(rows / micro),
+        context=context,
+        trainable_share=trainable / parameters,
+        rate=matrix_rate(device, dtype),
+    )
+    return Plan(
+        model=name,
+        parameters=parameters,
+        trainable_parameters=trainable,
+        context=context,
+        batch_size=settings.batch_size,
+        micro_batch_size=micro,
+        processes=processes,
+        train_tokens=train_tokens,
+        validation_tokens=validation_tokens,
+        validation_batches=validation_batches,
+        epochs=epochs,
+        total_steps=total_steps,
+        warmup_steps=round(settings.warmup_ratio * total_steps),
+        learning_rate=default_learning_rate(settings, from_scratch=from_scratch),
+        eval_every=eval_every,
+        save_every=settings.save_every or eval_every,
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
+        compile=settings.compile == "on"
+        or (settings.compile == "auto" and device.type == "cuda" and seconds > 10 * _COMPILE_SECONDS),
+        memory_bytes=memory(micro),
+        available_bytes=available,
+        seconds=seconds,
+    )
+
+
+def _validation_size(
+    settings: TrainSettings, validation: PackedBatches | None, *, trained_tokens: float, num_validations: float
+) -> tuple[int, int]:
+    """Tokens and batches of the fixed validation set: about `eval_tokens`, whole batches, at most all there are."""
+    if validation is None:
+        return 0, 0
+    low, high = _VALIDATION_TOKENS
+    wanted = settings.eval_tokens or min(max(_VALIDATION_SHARE * trained_tokens / num_validations, low), high)
+    tokens = batches = 0
+    while tokens < wanted and batches < validation.steps_in_epoch():
+        tokens += validation.targets_in_step(batches)
+        batches += 1
+    return tokens, batches
+
+
+def _fitting_rows(
+    limit: int, memory: Callable[[int], int], *, context: int, available: int, device: torch.device
+) -> int:
+    """The largest power of two of rows that fits in memory, and on a CPU in about 4,096 tokens (more is no faster)."""
+    rows = 1
+    while rows * 2 <= limit and memory(rows * 2) <= _MEMORY_SHARE * available:
+        if device.type == "cpu" and rows * 2 * context > _CPU_MICRO_BATCH_TOKENS:
+            break
+        rows *= 2
+    return rows
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.1f} M" if count < 1e9 else f"{count / 1e9:,.2f} B"

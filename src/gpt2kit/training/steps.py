@@ -1,0 +1,189 @@
+"""One optimizer step: gradients of a batch, in as many parts as fit, over as many processes as there are.
+
+The loss of a step is the sum of nats over its targets divided by their number, whatever the micro-batches and
+processes; every random choice is seeded by the step and the row, so a step can be computed again.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gpt2kit.errors import TrainingError
+from gpt2kit.model.gpt2 import GPT2
+from gpt2kit.runtime import derive_seed
+from gpt2kit.tokens import Batch, PackedBatches
+from gpt2kit.training.memory import is_out_of_memory
+from gpt2kit.training.ranks import Ranks
+
+FIRST_LOSS_SCALE = 2.0**14
+_SMALLEST_LOSS_SCALE = 2.0**-4
+
+
+@dataclass(frozen=True)
+class StepGradients:
+    """What the gradients of a step, now in the parameters' `grad`, came from.
+
+    Attributes:
+        loss: mean nats per target of the step.
+        gradient_norm: before clipping.
+        num_targets: targets of the step, over all processes.
+        stop_requested: whether any process was asked to stop.
+    """
+
+    loss: float
+    gradient_norm: float
+    num_targets: int
+    stop_requested: bool
+
+
+class StepRunner:
+    """Computes the gradients of steps and the loss of a validation set.
+
+    Args:
+        model: its trainable parameters get the gradients.
+        seed: of the run; dropout draws from it.
+        device: where to compute.
+        dtype: what matrices are multiplied in.
+        ranks: the processes of the run.
+        gradient_clip: largest norm; 0 leaves gradients as they are.
+        on_halved: told the new number of rows when memory ran out.
+    """
+
+    def __init__(
+        self,
+        model: GPT2,
+        *,
+        seed: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        ranks: Ranks,
+        gradient_clip: float,
+        on_halved: Callable[[int], None],
+    ) -> None:
+        self.model = model
+        self.seed = seed
+        self.device = device
+        self.dtype = dtype
+        self.ranks = ranks
+        self.gradient_clip = gradient_clip
+        self.on_halved = on_halved
+        self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
+
+    def gradients(
+        self, batches: PackedBatches, step: int, *, micro_batch_size: int, loss_scale: float, stop_requested: bool
+    ) -> StepGradients:
+        """Compute a step's clipped gradients.
+
+        Args:
+            batches: the training batches.
+            step: which of them.
+            micro_batch_size: rows at a time; halved, with `on_halved`, when memory runs out.
+            loss_scale: what the loss is multiplied by before the backward pass; gradients are divided by it again.
+            stop_requested: whether this process was asked to stop, shared with the others here.
+
+        Raises:
+            TrainingError: a single row does not fit in the memory.
+        """
+        share = self.ranks.share(batches.batch_size)
+        num_targets = batches.targets_in_step(step)
+        batch = batches.batch(step, share)
+        scale = loss_scale / max(num_targets, 1)
+        while True:
+            try:
+                nats = self._accumulate(batch, step, share.start, micro_batch_size=micro_batch_size, scale=scale)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                micro_batch_size = self._halved(micro_batch_size, batch.input_ids_BT.shape[1])
+        totals = self.ranks.sum(torch.tensor([nats, float(stop_requested)], dtype=torch.float64))
+        self.ranks.sum_gradients(self.parameters)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if loss_scale != 1.0:
+            torch._foreach_mul_(gradients, 1 / loss_scale)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.gradient_clip > 0:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.gradient_clip, norm)
+        return StepGradients(
+            loss=float(totals[0]) / max(num_targets, 1),
+            gradient_norm=float(norm),
+            num_targets=num_targets,
+            stop_requested=float(totals[1]) > 0,
+        )
+
+    def _accumulate(self, batch: Batch, step: int, first_row: int, *, micro_batch_size: int, scale: float) -> float:
+        for parameter in self.parameters:
+            parameter.grad = None
+        nats = torch.zeros((), dtype=torch.float64, device=self.device)
+        for start in range(0, len(batch.input_ids_BT), micro_batch_size):
+            rows = slice(start, start + micro_batch_size)
+            torch.manual_seed(derive_seed(self.seed, "dropout", step, first_row + start))
+            with self.autocast():
+                loss = self.model.loss(**self._tensors(batch, rows))
+            (loss * scale).backward()  # type: ignore[no-untyped-call]
+            nats += loss.detach()
+        return float(nats)
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Multiply matrices in the run's dtype; weights stay in float32."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def _tensors(self, batch: Batch, rows: slice) -> dict[str, Tensor]:
+        """The model's arguments for some rows; a row of a single document needs no mask but the causal one."""
+        arrays = {
+            "input_ids_BT": batch.input_ids_BT[rows],
+            "target_ids_BT": batch.target_ids_BT[rows],
+            "position_ids_BT": batch.position_ids_BT[rows],
+        }
+        if not batch.single_segment:
+            arrays["segment_ids_BT"] = batch.segment_ids_BT[rows]
+        return {name: torch.from_numpy(array).to(self.device, non_blocking=True) for name, array in arrays.items()}
+
+    def _halved(self, micro_batch_size: int, context: int) -> int:
+        for parameter in self.parameters:
+            parameter.grad = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if micro_batch_size == 1:
+            raise TrainingError(
+                f"out of memory with a single row of {context} tokens; try --gradient_checkpointing, a shorter "
+                "--context, --method lora, or a smaller base model"
+            )
+        self.on_halved(micro_batch_size // 2)
+        return micro_batch_size // 2
+
+    @torch.no_grad()
+    def validation_loss(self, batches: PackedBatches, *, num_batches: int, micro_batch_size: int) -> float:
+        """Mean nats per target over the first `num_batches` batches, without dropout."""
+        self.model.eval()
+        totals = torch.zeros(2, dtype=torch.float64)
+        for step in range(num_batches):
+            batch = batches.batch(step, self.ranks.share(batches.batch_size))
+            for start in range(0, len(batch.input_ids_BT), micro_batch_size):
+                with self.autocast():
+                    nats = self.model.token_losses(**self._tensors(batch, slice(start, start + micro_batch_size)))
+                totals[0] += nats.sum(dtype=torch.float64).item()
+            if self.ranks.is_main:
+                totals[1] += batches.targets_in_step(step)
+        self.model.train()
+        self.ranks.sum(totals)
+        return float(totals[0] / totals[1]) if totals[1] else math.nan
+
+
+def next_loss_scale(loss_scale: float, *, overflowed: bool, step: int) -> float:
+    """The loss scale after a step: halved when gradients overflowed, doubled every 2,000 steps (Micikevicius 2018).
+
+    Raises:
+        TrainingError: the scale has become so small that the loss itself must be broken.
+    """
+    if overflowed:
+        if loss_scale <= _SMALLEST_LOSS_SCALE:
+            raise TrainingError("fp16 gradients overflow at any scale; use --precision bf16 or fp32")
+        return loss_scale / 2
+    return loss_scale * 2 if (step + 1) % 2000 == 0 else loss_scale
