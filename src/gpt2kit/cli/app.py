@@ -1,0 +1,225 @@
+"""The commands of gpt2kit."""
+
+import difflib
+from pathlib import Path
+
+import click
+
+from gpt2kit.cli.stage import Stage, StageCommand, debug_option, examples_text, json_option, report
+
+PROGRAM = "gpt2kit"
+
+STAGES = (
+    Stage(
+        name="prepare",
+        summary="Turn raw text into training data.",
+        about="Turn a file or folder of raw text (txt, md, csv, tsv, json, jsonl, parquet; gz and zst of those) into "
+        "training data: cleaned documents, a leak-free split, token files and a manifest.",
+        settings="gpt2kit.tokens:PrepareSettings",
+        entry="gpt2kit.tokens:prepare",
+        argument="input",
+        examples=(
+            "gpt2kit prepare data/raw",
+            "gpt2kit prepare poems.csv --text_field poem --data_dir data/poems",
+            "gpt2kit prepare data/raw --from_scratch --vocab_size 8192",
+        ),
+    ),
+    Stage(
+        name="train",
+        summary="Fine-tune GPT-2 on prepared data.",
+        about="Fine-tune GPT-2 (or train a small one from scratch) on prepared data. The same command goes on with a "
+        "run that was stopped, exactly where it was.",
+        settings="gpt2kit.training.settings:TrainSettings",
+        entry="gpt2kit.training:train",
+        argument="",
+        examples=(
+            "gpt2kit train --data_dir data/processed --model_output_dir models/gpt2_fine_tuned",
+            "gpt2kit train --dry_run",
+            "gpt2kit train --base gpt2-medium --method lora --epochs 2",
+            "torchrun --nproc-per-node 2 -m gpt2kit train --batch_size 32",
+        ),
+    ),
+    Stage(
+        name="generate",
+        summary="Write text with a model.",
+        about="Write text with a fine-tuned model or a base model, to the terminal or into a folder.",
+        settings="gpt2kit.generation:GenerateSettings",
+        entry="gpt2kit.generation:run",
+        argument="",
+        examples=(
+            'gpt2kit generate --model_dir models/gpt2_fine_tuned --prompt "Once upon a time"',
+            "gpt2kit generate --nsamples 10 --top_p 0.9 --seed 0 --output_dir results/generated_texts",
+        ),
+    ),
+    Stage(
+        name="evaluate",
+        summary="Measure a model on held-out text, and its generated texts.",
+        about="Measure a model: perplexity on held-out text beside its base model, and the diversity, coherence and "
+        "originality of the texts it generates.",
+        settings="gpt2kit.evaluation:EvaluateSettings",
+        entry="gpt2kit.evaluation:evaluate",
+        argument="",
+        examples=("gpt2kit evaluate --model_dir models/gpt2_fine_tuned --data_dir data/processed",),
+    ),
+)
+
+
+class _App(click.Group):
+    """The group of commands: in the order of the work, `-` and `_` alike, near names suggested."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            near = difflib.get_close_matches(args[0], list(self.commands), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise click.UsageError(f"no such command {args[0]}{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def make_app() -> click.Group:
+    """The command line, ready to be run."""
+    app = _App(
+        PROGRAM,
+        help="Turn a folder of text into your own GPT-2: prepare, fine-tune, generate, evaluate.",
+        epilog=examples_text(
+            (
+                "gpt2kit demo",
+                "gpt2kit prepare data/raw && gpt2kit train && gpt2kit generate --prompt 'Once upon a time'",
+                "gpt2kit COMMAND --help",
+            )
+        ),
+        params=[_version_option(), debug_option()],
+        invoke_without_command=True,
+        callback=_show_help,
+        # --data_dir and --data-dir are the same option
+        context_settings={"token_normalize_func": lambda name: name.replace("-", "_"), "max_content_width": 100},
+    )
+    for stage in STAGES:
+        app.add_command(StageCommand(stage))
+    for command in (_fetch, _inspect, _merge, _doctor, _demo):
+        app.add_command(command)
+    return app
+
+
+@click.pass_context
+def _show_help(ctx: click.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def _version_option() -> click.Option:
+    def show(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+        if given:
+            from gpt2kit.runtime import VERSION
+
+            click.echo(f"{PROGRAM} {VERSION}")
+            ctx.exit()
+
+    return click.Option(
+        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=show, help="Show the version."
+    )
+
+
+@click.command(
+    "fetch",
+    short_help="Bring a model from the Hugging Face Hub.",
+    epilog=examples_text(("gpt2kit fetch gpt2", "gpt2kit fetch distilgpt2 --output_dir models/distilgpt2")),
+)
+@click.argument("name")
+@click.option("--revision", help="A commit of the model. Default: the pinned one of a known model, else the newest.")
+@click.option(
+    "--output_dir", type=click.Path(path_type=Path), metavar="PATH", help="Folder to write. Default: the shared cache."
+)
+def _fetch(name: str, revision: str | None, output_dir: Path | None) -> int:
+    """Bring the model NAME (gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or owner/model) from the Hub.
+
+    The known names mean one pinned revision each. Only data is fetched (safetensors, json, txt), never pickles or
+    code; a download that broke off goes on where it stopped.
+    """
+    from gpt2kit.console import output
+    from gpt2kit.hub import fetch
+
+    output(str(fetch(name, revision=revision, output_dir=output_dir)))
+    return 0
+
+
+@click.command(
+    "inspect",
+    short_help="Explain a model: sizes, memory, attention, layer by layer.",
+    epilog=examples_text(
+        ("gpt2kit inspect gpt2", 'gpt2kit inspect models/gpt2_fine_tuned --prompt "The king" --picture king.png')
+    ),
+)
+@click.argument("model")
+@click.option("--prompt", help="Show attention and next-token probabilities for this text, layer by layer.")
+@click.option("--picture", type=click.Path(path_type=Path), metavar="FILE", help="Draw it into this PNG or SVG file.")
+def _inspect(model: str, prompt: str | None, picture: Path | None, as_json: bool) -> int:
+    """Explain MODEL, a folder or a name on the Hub: its parts and their parameters, memory and FLOPs per token."""
+    from gpt2kit.console import say
+    from gpt2kit.model import inspect
+
+    anatomy = inspect(model, prompt=prompt)
+    report(anatomy, as_json=as_json)
+    if picture is not None:
+        anatomy.draw(picture)
+        say(f"picture: {picture}")
+    return 0
+
+
+@click.command(
+    "merge",
+    short_help="Merge a LoRA adapter into its base model.",
+    epilog=examples_text(("gpt2kit merge models/my_adapter --output_dir models/my_model",)),
+)
+@click.argument("adapter", type=click.Path(path_type=Path))
+@click.option(
+    "--output_dir", required=True, type=click.Path(path_type=Path), metavar="PATH", help="Folder for the whole model."
+)
+def _merge(adapter: Path, output_dir: Path) -> int:
+    """Merge ADAPTER, a LoRA adapter's folder, into its base model and write the whole model as a new folder."""
+    from gpt2kit.console import output
+    from gpt2kit.model import merge_adapter
+
+    merge_adapter(adapter, output_dir)
+    output(str(output_dir))
+    return 0
+
+
+@click.command(
+    "doctor",
+    short_help="Tell what this machine can do and what to expect of it.",
+    epilog=examples_text(("gpt2kit doctor", "gpt2kit doctor --json")),
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+def _doctor(device: str, as_json: bool) -> int:
+    """Measure this machine in a few seconds: cores, memory, matrix rate, read speed, disk, optional parts.
+
+    From the measurements: the largest GPT-2 that can be fine-tuned here, in full and by LoRA, and how fast.
+    """
+    from gpt2kit.doctor import examine
+
+    report(examine(device=device), as_json=as_json)
+    return 0
+
+
+@click.command(
+    "demo",
+    short_help="Walk the whole road with the sample text, in minutes.",
+    epilog=examples_text(("gpt2kit demo",)),
+)
+def _demo(as_json: bool) -> int:
+    """Prepare the sample text, train a small model on it, generate, and evaluate; offline, in under five minutes."""
+    from gpt2kit.demo import run
+
+    report(run(), as_json=as_json)
+    return 0
+
+
+for _command in (_inspect, _doctor, _demo):
+    _command.params.append(json_option())
+for _command in (_fetch, _inspect, _merge, _doctor, _demo):
+    _command.params.append(debug_option())

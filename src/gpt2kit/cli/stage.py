@@ -1,0 +1,119 @@
+"""A command made from a stage: its settings class and its entry function."""
+
+import importlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gpt2kit.errors import UsageError
+
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the command line has to know of a stage.
+
+    Attributes:
+        name: the command.
+        summary: one line, for the list of commands.
+        about: what it does, for its own help page.
+        settings: where its settings class is, "module:Class".
+        entry: where its entry function is, "module:function"; it takes the settings.
+        argument: the setting that may also be given as the first word after the command, or "".
+        examples: command lines for the help page.
+    """
+
+    name: str
+    summary: str
+    about: str
+    settings: str
+    entry: str
+    argument: str
+    examples: tuple[str, ...]
+
+
+def examples_text(examples: tuple[str, ...]) -> str:
+    """The end of a help page."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in examples)])
+
+
+def debug_option() -> click.Option:
+    """`--debug`, which every command takes; `main` looks for it."""
+    return click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error.")
+
+
+def json_option() -> click.Option:
+    """`--json`, for a program that reads the result."""
+    return click.Option(["--json", "as_json"], is_flag=True, help="Print the result as JSON.")
+
+
+class StageCommand(click.Command):
+    """A stage as a command. Its options are made when they are first needed, for that imports the stage."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(
+            stage.name, help=stage.about, short_help=stage.summary, epilog=examples_text(stage.examples), params=[]
+        )
+        self.stage = stage
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The options, made from the settings' fields."""
+        if not self.params:
+            from gpt2kit.cli.options import settings_options
+
+            settings = load(self.stage.settings)
+            if self.stage.argument:
+                metavar = f"[{self.stage.argument.upper()}]"
+                self.params.append(click.Argument(["argument"], required=False, metavar=metavar))
+            self.params.append(
+                click.Option(
+                    ["--config", "config_file"],
+                    type=click.Path(path_type=Path),
+                    metavar="FILE",
+                    help=f"Settings from a TOML or JSON file, flat or under [{self.stage.name}]. The environment "
+                    f"(GPT2KIT_{self.stage.name.upper()}_<SETTING>) and flags win over it.",
+                )
+            )
+            self.params += settings_options(settings)
+            if "json" not in settings.model_fields:
+                self.params.append(json_option())
+            self.params.append(debug_option())
+        return super().get_params(ctx)
+
+    def invoke(self, ctx: click.Context) -> int:
+        """Resolve the settings, run the stage, and write its result."""
+        from gpt2kit.cli.options import given_values
+
+        settings = load(self.stage.settings)
+        flags = given_values(ctx.params, settings)
+        if (word := ctx.params.get("argument")) is not None:
+            name = self.stage.argument
+            if name in flags:
+                raise UsageError(f"{word} and --{name} {flags[name]} say the same thing twice: give one")
+            flags[name] = word
+        result = load(self.stage.entry)(settings.resolve(flags, config_file=ctx.params["config_file"]))
+        report(result, as_json=bool(ctx.params.get("as_json")))
+        return EXIT_INTERRUPTED if getattr(result, "status", "") == "interrupted" else 0
+
+
+def report(result: Any, *, as_json: bool) -> None:
+    """Write a stage's result to stdout, once: in a run of several processes the first one speaks."""
+    from gpt2kit.console import output
+
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if as_json:
+        output(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, default=str))
+    else:
+        output(result.to_text())
+
+
+def load(place: str) -> Any:
+    """The object at "module:name"."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
