@@ -1,0 +1,60 @@
+# `make demo` and `make test` are all a fresh clone needs; both set up .venv first.
+# PYTHON chooses the interpreter that .venv is made with: make setup PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Two test processes with one thread each use two cores better than one process with two threads.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test test-all check format docs clean
+
+help: ## Show what there is to make.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.runtime-installed ## Make .venv and install gpt2kit into it.
+
+setup-dev: $(VENV)/.dev-installed ## The same, with what the tests and checks need.
+
+demo: setup ## Prepare the sample text, train on it, write text, measure it: minutes, offline.
+	$(BIN)/gpt2kit demo
+
+test: setup-dev ## Run the quick tests.
+	$(PYTEST) -m "not slow"
+
+test-all: setup-dev ## Run all tests, the slow ones too.
+	$(PYTEST)
+
+check: setup-dev ## Lint, format, types, import layers, documentation.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/make_cli_reference.py --check
+	$(BIN)/python tools/check_docs.py
+
+format: setup-dev ## Bring the code into its format.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: setup-dev ## Write docs/cli.md anew from the commands.
+	$(BIN)/python tools/make_cli_reference.py
+
+clean: ## Remove .venv and caches; data, models and results stay.
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist src/*.egg-info
+	find src tests scripts tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "gpt2kit needs Python 3.11 or newer, \
+	and $(PYTHON) is %d.%d: name another one, e.g. make $(MAKECMDGOALS) PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime-installed: requirements.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev-installed: requirements-dev.txt $(VENV)/.runtime-installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
