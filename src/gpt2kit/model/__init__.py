@@ -1,6 +1,5 @@
 """GPT-2 itself: the network, its cache and loss, its folder on disk, adapters, and its anatomy."""
 
-from gpt2kit.model.adapters import add_lora as add_lora
 from gpt2kit.model.adapters import save_adapter as save_adapter
 from gpt2kit.model.cache import KVCache as KVCache
 from gpt2kit.model.folder import load_model as load_model
@@ -8,3 +7,6 @@ from gpt2kit.model.folder import read_config as read_config
 from gpt2kit.model.folder import save_model as save_model
 from gpt2kit.model.gpt2 import GPT2 as GPT2
 from gpt2kit.model.gpt2 import GPT2Config as GPT2Config
+from gpt2kit.model.lora import add_lora as add_lora
+from gpt2kit.model.lora import merge_lora as merge_lora
+from gpt2kit.model.merge import merge_adapter as merge_adapter

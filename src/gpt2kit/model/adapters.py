@@ -1,128 +1,50 @@
-"""LoRA adapters (Hu et al. 2021): a frozen weight W is used as W + (alpha / rank) · B A, and only A and B are trained.
+"""LoRA adapters on disk, in `peft`'s folder format: `adapter_config.json` and `adapter_model.safetensors`.
 
-Our own small module rather than `peft`, because importing `peft` brings `transformers` and `accelerate` with it; the
-folder on disk is `peft`'s, so each reads what the other writes.
-
-Shapes: R rank, I input width, O output width of a layer.
+Each reads what the other writes. A kind of adapter that would be computed differently here is refused by name.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gpt2kit.errors import ModelError, UsageError
+from gpt2kit.errors import ModelError
 from gpt2kit.files import explained_disk_errors, read_json, to_json, write_atomically
 from gpt2kit.hub import resolve_base
 from gpt2kit.model.gpt2 import GPT2, Conv1D
+from gpt2kit.model.lora import TARGETS, LoRAConv1D, adapt_layer
+from gpt2kit.model.lora import add_lora as add_lora
+from gpt2kit.model.lora import lora_weights as lora_weights
 from gpt2kit.model.weights import read_safetensors, save_weights
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 _PEFT_PREFIX = "base_model.model."
-
-
-class LoRAConv1D(Conv1D):
-    """A Conv1D with a low-rank update beside its frozen weight.
-
-    Args:
-        base: the layer to adapt; its weight and bias are taken over and frozen.
-        rank: R, the rank of the update.
-        alpha: the update is scaled by alpha / rank.
-        dropout: dropout on the input of the update.
-    """
-
-    def __init__(self, base: Conv1D, *, rank: int, alpha: float, dropout: float) -> None:
-        nn.Module.__init__(self)
-        self.weight, self.bias = base.weight, base.bias
-        self.weight.requires_grad_(False)
-        self.bias.requires_grad_(False)
-        in_features, out_features = base.weight.shape
-        self.scaling = alpha / rank
-        self.lora_dropout = nn.Dropout(dropout)
-        self.lora_A = nn.Parameter(torch.empty(rank, in_features, device=base.weight.device))
-        self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=base.weight.device))
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """`x W + b + (alpha / rank) x Aᵀ Bᵀ`, [..., I] -> [..., O]."""
-        update_BTR: Tensor = self.lora_dropout(x_BTD) @ self.lora_A.T
-        return super().forward(x_BTD) + (update_BTR @ self.lora_B.T) * self.scaling
-
-    def merged(self) -> Conv1D:
-        """The same layer as a plain Conv1D with the update added into the weight."""
-        layer = Conv1D(*self.weight.shape)
-        layer.weight = nn.Parameter(self.weight.detach() + (self.lora_B @ self.lora_A).T.detach() * self.scaling)
-        layer.bias = nn.Parameter(self.bias.detach())
-        return layer
-
-
-def add_lora(
-    model: GPT2,
-    *,
-    rank: int,
-    alpha: float,
-    dropout: float,
-    targets: Sequence[str],
-    generator: torch.Generator | None = None,
-) -> None:
-    """Freeze a model and put trainable LoRA updates on its layers.
-
-    A is drawn from U(-1/√I, 1/√I) and B is zero, as `peft` does by default, so the model starts unchanged.
-
-    Args:
-        model: changed in place.
-        rank: R; 4 to 64 is usual.
-        alpha: scale; the update counts alpha / rank.
-        dropout: dropout on the updates' inputs.
-        targets: layers to adapt, of `attn.c_attn`, `attn.c_proj`, `mlp.c_fc`, `mlp.c_proj`; a bare `c_proj` means both.
-        generator: randomness for A.
-
-    Raises:
-        UsageError: an unknown target.
-    """
-    chosen = resolve_targets(targets)
-    model.requires_grad_(False)
-    for block in model.transformer.h:
-        for target in chosen:
-            part, _, name = target.partition(".")
-            parent = getattr(block, part)
-            layer = LoRAConv1D(getattr(parent, name), rank=rank, alpha=alpha, dropout=dropout)
-            bound = 1 / math.sqrt(layer.lora_A.size(1))
-            with torch.no_grad():
-                layer.lora_A.uniform_(-bound, bound, generator=generator)
-            setattr(parent, name, layer)
-
-
-def resolve_targets(targets: Sequence[str]) -> tuple[str, ...]:
-    """Full names of the layers meant by `targets`, in the order of `TARGETS`.
-
-    Raises:
-        UsageError: a name that is no layer of a GPT-2 block.
-    """
-    chosen = set()
-    for target in targets:
-        matches = [name for name in TARGETS if name == target or name.endswith(f".{target}")]
-        if not matches:
-            raise UsageError(f"--lora_targets {target}: GPT-2's layers are {', '.join(TARGETS)}")
-        chosen.update(matches)
-    return tuple(name for name in TARGETS if name in chosen)
-
-
-def merge_lora(model: GPT2) -> None:
-    """Add every update into its weight, in place; the model becomes a plain GPT-2 again."""
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, LoRAConv1D):
-                setattr(module, name, child.merged())
-
-
-def lora_weights(model: GPT2) -> dict[str, Tensor]:
-    """The adapter's tensors under our parameter names, e.g. `transformer.h.0.attn.c_attn.lora_A`."""
-    return {name: tensor for name, tensor in model.state_dict().items() if ".lora_" in name}
+# Settings of peft that change what an adapter computes and that are not read here.
+_UNREAD_SETTINGS = (
+    "use_dora",
+    "use_qalora",
+    "use_bdlora",
+    "lora_bias",
+    "modules_to_save",
+    "exclude_modules",
+    "rank_pattern",
+    "alpha_pattern",
+    "layers_to_transform",
+    "layer_replication",
+    "target_parameters",
+    "trainable_token_indices",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+)
+# Other initialisations (PiSSA, OLoRA, CorDA, LoftQ) also change the base model's weights.
+_INITS_THAT_KEEP_THE_BASE = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
 def adapter_config(model: GPT2, *, base: str) -> dict[str, Any]:
@@ -158,6 +80,74 @@ def to_peft_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{_PEFT_PREFIX}{name}.weight": tensor for name, tensor in weights.items()}
 
 
+@dataclass(frozen=True)
+class AdapterSettings:
+    """What a saved adapter's `adapter_config.json` says.
+
+    Attributes:
+        base: name or path of the base model.
+        rank: R.
+        alpha: the update is scaled by alpha / rank.
+        dropout: dropout on the updates' inputs in training.
+        targets: the layers' names as `peft` matches them (whole, or the end after a dot); None when the file holds a
+            pattern, which is not evaluated: the layers are then those the weights hold.
+    """
+
+    base: str
+    rank: int
+    alpha: float
+    dropout: float
+    targets: tuple[str, ...] | None
+
+
+def read_adapter_settings(folder: Path) -> AdapterSettings:
+    """Read and check `adapter_config.json`, from gpt2kit or from `peft`.
+
+    Raises:
+        UsageError: the file is not there.
+        ModelError: an adapter of a kind gpt2kit does not read, or a value of the wrong type.
+    """
+    source = folder / ADAPTER_CONFIG
+    values = read_json(source, what="the adapter's configuration")
+    _refuse_other_adapters(values, source=source)
+    base, rank, targets = values.get("base_model_name_or_path"), values.get("r"), values.get("target_modules")
+    alpha, dropout = values.get("lora_alpha"), values.get("lora_dropout", 0.0)
+    if not isinstance(base, str) or not base:
+        raise ModelError(f"{source}: names no base model (base_model_name_or_path)")
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise ModelError(f"{source}: r is {rank!r}; it should be the rank, a whole number from 1")
+    if not _is_number(alpha) or not math.isfinite(alpha):
+        raise ModelError(f"{source}: lora_alpha is {alpha!r}; it should be a number")
+    if not _is_number(dropout) or not 0 <= dropout <= 1:
+        raise ModelError(f"{source}: lora_dropout is {dropout!r}; it should be a number from 0 to 1")
+    if not targets or not isinstance(targets, str | list) or not all(isinstance(name, str) for name in targets):
+        raise ModelError(f"{source}: target_modules is {targets!r}; it should name the adapted layers")
+    return AdapterSettings(
+        base=base,
+        rank=rank,
+        alpha=float(alpha) * (math.sqrt(rank) if values.get("use_rslora") else 1.0),
+        dropout=float(dropout),
+        targets=None if isinstance(targets, str) else tuple(targets),
+    )
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _refuse_other_adapters(values: dict[str, Any], *, source: Path) -> None:
+    if values.get("peft_type") != "LORA":
+        raise ModelError(f"{source}: peft_type is {values.get('peft_type')!r}; gpt2kit reads LoRA adapters")
+    for name in _UNREAD_SETTINGS:
+        if values.get(name):
+            raise ModelError(f"{source}: {name} is set, which gpt2kit does not read; merge the adapter with peft first")
+    for name, known in (("bias", ("none",)), ("init_lora_weights", _INITS_THAT_KEEP_THE_BASE)):
+        if values.get(name, known[0]) not in known:
+            raise ModelError(
+                f"{source}: {name} is {values[name]!r}, which gpt2kit does not read; merge the adapter with peft first"
+            )
+
+
 def attach_saved_adapter(folder: Path, *, load_base: Callable[[Path], GPT2]) -> GPT2:
     """Load the base model an adapter's folder names and put the adapter on it (not merged).
 
@@ -166,39 +156,114 @@ def attach_saved_adapter(folder: Path, *, load_base: Callable[[Path], GPT2]) -> 
         load_base: how to load the base model's folder.
 
     Raises:
+        UsageError: the base model is not there.
         ModelError: an adapter of another kind, or tensors that do not fit the base model.
     """
-    values = read_json(folder / ADAPTER_CONFIG, what="the adapter's configuration")
-    _refuse_other_adapters(values, source=folder / ADAPTER_CONFIG)
-    base = str(values.get("base_model_name_or_path") or "")
-    if not base:
-        raise ModelError(f"{folder / ADAPTER_CONFIG}: names no base model (base_model_name_or_path)")
-    beside = folder / base
-    model = load_base(beside if beside.is_dir() else resolve_base(base))
-    targets = values["target_modules"]
-    rank = int(values["r"])
-    scale = math.sqrt(rank) if values.get("use_rslora") else 1.0
-    add_lora(
-        model,
-        rank=rank,
-        alpha=float(values["lora_alpha"]) * scale,
-        dropout=float(values.get("lora_dropout", 0.0)),
-        targets=[targets] if isinstance(targets, str) else targets,
-    )
-    load_lora_weights(model, folder / ADAPTER_WEIGHTS)
+    settings = read_adapter_settings(folder)
+    source = folder / ADAPTER_WEIGHTS
+    weights = read_lora_weights(source)
+    model = load_base(base_folder(folder))
+    layers = sorted({name.rpartition(".")[0] for name in weights})
+    adaptable = {name: module for name, module in model.named_modules() if isinstance(module, Conv1D)}
+    if foreign := sorted(set(layers) - set(adaptable)):
+        raise ModelError(
+            f"{source}: adapts {foreign[0]}, which is no layer of the base model's blocks ({', '.join(TARGETS)})"
+        )
+    if settings.targets is not None:
+        named = {name for name in adaptable if _is_target(name, settings.targets)}
+        _check_same_layers(set(layers), named, source=source)
+    model.requires_grad_(False)
+    for name in layers:
+        # Compared before anything is built, since the rank in adapter_config.json could be any number.
+        in_features, out_features = adaptable[name].weight.shape
+        _check_shape(weights, f"{name}.lora_A", (settings.rank, in_features), source=source)
+        _check_shape(weights, f"{name}.lora_B", (out_features, settings.rank), source=source)
+        adapt_layer(model, name, rank=settings.rank, alpha=settings.alpha, dropout=settings.dropout)
+    put_lora_weights(model, weights, source=source)
     return model
 
 
-def _refuse_other_adapters(values: dict[str, Any], *, source: Path) -> None:
-    if values.get("peft_type") != "LORA":
-        raise ModelError(f"{source}: peft_type is {values.get('peft_type')!r}; gpt2kit reads LoRA adapters")
-    for name in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform"):
-        if values.get(name):
-            raise ModelError(f"{source}: {name} is set, which gpt2kit does not read; merge the adapter with peft first")
-    if values.get("bias", "none") != "none":
-        raise ModelError(f"{source}: bias is {values['bias']!r}, which gpt2kit does not read; merge it with peft first")
-    if not values.get("target_modules") or "r" not in values or "lora_alpha" not in values:
-        raise ModelError(f"{source}: lacks r, lora_alpha or target_modules")
+def base_folder(folder: Path) -> Path:
+    """The folder of the base model that an adapter's folder names: beside the adapter, a path, or a Hub name.
+
+    It may be an adapter's folder in turn, which has a base of its own.
+
+    Raises:
+        UsageError: it is not there.
+        ModelError: following the bases leads round in a circle.
+    """
+    found = _named_base(folder)
+    seen, current = {folder.resolve()}, found
+    while is_adapter(current):
+        if current.resolve() in seen:
+            raise ModelError(f"{folder / ADAPTER_CONFIG}: base_model_name_or_path leads back to {current}")
+        seen.add(current.resolve())
+        current = _named_base(current)
+    return found
+
+
+def _named_base(folder: Path) -> Path:
+    base = read_adapter_settings(folder).base
+    return folder / base if (folder / base).is_dir() else resolve_base(base)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter, rather than a whole model."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def _is_target(layer: str, targets: tuple[str, ...]) -> bool:
+    return any(layer == target or layer.endswith(f".{target}") for target in targets)
+
+
+def _check_same_layers(held: set[str], named: set[str], *, source: Path) -> None:
+    if held != named:
+        raise ModelError(
+            f"{source}: its layers are not those adapter_config.json names (first difference: {min(held ^ named)})"
+        )
+
+
+def _check_shape(weights: dict[str, Tensor], name: str, shape: tuple[int, ...], *, source: Path) -> None:
+    if name not in weights:
+        raise ModelError(f"{source}: lacks {name}")
+    if tuple(weights[name].shape) != shape:
+        raise ModelError(
+            f"{source}: {name} is {list(weights[name].shape)}, and adapter_config.json and the base model call for "
+            f"{list(shape)}"
+        )
+
+
+def read_lora_weights(path: Path) -> dict[str, Tensor]:
+    """Read an adapter's tensors and give them our names, e.g. `transformer.h.0.attn.c_attn.lora_A`.
+
+    Raises:
+        ModelError: the file is missing or damaged, or holds something else than LoRA tensors.
+    """
+    if not path.is_file():
+        pickled = path.with_suffix(".bin")
+        found = f"; {pickled.name} is a pickle, and is not opened" if pickled.is_file() else ""
+        raise ModelError(f"{path}: the adapter's weights are not there{found}")
+    weights = {}
+    for name, tensor in read_safetensors(path).items():
+        ours = name.removeprefix(_PEFT_PREFIX).removesuffix(".weight")
+        ours = f"transformer.{ours}" if ours.startswith("h.") else ours  # saved from a model without a head
+        if not ours.endswith((".lora_A", ".lora_B")) or not tensor.is_floating_point() or ours in weights:
+            raise ModelError(f"{path}: holds {name} ({tensor.dtype}), which is no LoRA tensor of a GPT-2")
+        weights[ours] = tensor
+    return weights
+
+
+def put_lora_weights(model: GPT2, weights: dict[str, Tensor], *, source: Path) -> None:
+    """Put an adapter's tensors, under our names, into a model that has the LoRA layers; `source` is named in errors.
+
+    Raises:
+        ModelError: they are not those of the model's LoRA layers.
+    """
+    expected = lora_weights(model)
+    _check_same_layers(set(weights), set(expected), source=source)
+    for name, tensor in expected.items():
+        _check_shape(weights, name, tuple(tensor.shape), source=source)
+    model.load_state_dict(weights, strict=False)
 
 
 def load_lora_weights(model: GPT2, path: Path) -> None:
@@ -207,20 +272,7 @@ def load_lora_weights(model: GPT2, path: Path) -> None:
     Raises:
         ModelError: the file is damaged, or its tensors are not those of the model's LoRA layers.
     """
-    if not path.is_file():
-        raise ModelError(f"{path}: the adapter's weights are not there")
-    saved = read_safetensors(path)
-    weights = {name.removeprefix(_PEFT_PREFIX).removesuffix(".weight"): tensor for name, tensor in saved.items()}
-    expected = lora_weights(model)
-    if weights.keys() != expected.keys():
-        stray = min(weights.keys() ^ expected.keys())
-        raise ModelError(f"{path}: its layers are not those adapter_config.json names (first difference: {stray})")
-    for name, tensor in weights.items():
-        if tensor.shape != expected[name].shape:
-            raise ModelError(
-                f"{path}: {name} is {list(tensor.shape)}, and the base model calls for {list(expected[name].shape)}"
-            )
-    model.load_state_dict(weights, strict=False)
+    put_lora_weights(model, read_lora_weights(path), source=path)
 
 
 def save_adapter_config(model: GPT2, folder: Path, *, base: str) -> None:

@@ -5,7 +5,7 @@ Files from strangers are data: only safetensors by default, never remote code, a
 """
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from torch import Tensor
 from gpt2kit.console import warn
 from gpt2kit.errors import ModelError, UsageError
 from gpt2kit.files import explained_disk_errors, read_json, to_json, write_atomically
-from gpt2kit.model.adapters import ADAPTER_CONFIG, attach_saved_adapter, merge_lora
+from gpt2kit.model.adapters import attach_saved_adapter, base_folder, is_adapter
 from gpt2kit.model.gpt2 import GPT2, GPT2Config
-from gpt2kit.model.weights import read_safetensors as read_safetensors
-from gpt2kit.model.weights import save_weights as save_weights
+from gpt2kit.model.lora import merge_lora
+from gpt2kit.model.weights import read_safetensors, save_weights
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -39,7 +39,7 @@ _HARMLESS = frozenset(
 
 
 def read_config(folder: Path) -> GPT2Config:
-    """Read `config.json`.
+    """Read `config.json`; of an adapter's folder, that of its base model.
 
     Raises:
         UsageError: the folder or the file is not there.
@@ -47,6 +47,8 @@ def read_config(folder: Path) -> GPT2Config:
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such model folder")
+    if is_adapter(folder):
+        return read_config(base_folder(folder))
     values = read_json(folder / CONFIG, what="the model's configuration")
     return config_from_dict(values, source=folder / CONFIG)
 
@@ -115,63 +117,74 @@ def load_model(
         ModelError: the files are damaged, or do not agree with each other.
     """
     folder = Path(folder)
-    if (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file():
+    if is_adapter(folder):
         model = attach_saved_adapter(folder, load_base=lambda base: load_model(base, allow_pickle=allow_pickle))
         merge_lora(model)
         return model.to(device=device, dtype=dtype).eval()
     config = read_config(folder)
-    weights = {name: tensor.to(dtype=dtype) for name, tensor in read_weights(folder, allow_pickle=allow_pickle).items()}
+    weights = _with_our_names(read_weights(folder, allow_pickle=allow_pickle), source=folder)
+    config = _settle_head(config, weights, source=folder)
     _check_layers(config, weights, source=folder)
     with torch.device("meta"):
         model = GPT2(config)
-    assign_weights(model, weights, source=folder)
-    return model.to(device=device).eval()
+    _check_tensors(model, weights, source=folder)
+    model.load_state_dict({name: tensor.to(dtype=dtype) for name, tensor in weights.items()}, assign=True)
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.transformer.wte.weight
+    return model.requires_grad_(True).to(device=device).eval()
+
+
+def _with_our_names(weights: dict[str, Tensor], *, source: Path) -> dict[str, Tensor]:
+    """Add `transformer.` where a file goes without it, and leave out the causal-mask buffers of old files."""
+    named = {}
+    for name, tensor in weights.items():
+        if name.endswith((".attn.bias", ".attn.masked_bias")):
+            continue
+        ours = name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
+        if ours in named:
+            raise ModelError(f"{source}: the weights hold {name} twice, with and without 'transformer.'")
+        if not tensor.is_floating_point():
+            raise ModelError(f"{source}: {name} is {tensor.dtype}; gpt2kit reads floating-point weights")
+        named[ours] = tensor
+    return named
+
+
+def _settle_head(config: GPT2Config, weights: dict[str, Tensor], *, source: Path) -> GPT2Config:
+    """Decide whether the head is tied, as `transformers` does: not when the file holds another one than `wte`."""
+    if not config.tie_word_embeddings:
+        return config
+    head, embedding = weights.get("lm_head.weight"), weights.get("transformer.wte.weight")
+    if head is not None and embedding is not None and not torch.equal(head, embedding):
+        warn(
+            f"{source}: config.json ties lm_head to wte, and the weights hold a different lm_head.weight, so it is used"
+        )
+        return replace(config, tie_word_embeddings=False)
+    for name, tensor in (("lm_head.weight", embedding), ("transformer.wte.weight", head)):
+        if tensor is not None:
+            weights.setdefault(name, tensor)
+    return config
 
 
 def _check_layers(config: GPT2Config, weights: dict[str, Tensor], *, source: Path) -> None:
     """Compare the number of blocks before building them, since a lie could be any number."""
-    blocks = {
-        name.partition("h.")[2].partition(".")[0] for name in weights if name.removeprefix("transformer.")[:2] == "h."
-    }
+    blocks = {name.split(".")[2] for name in weights if name.startswith("transformer.h.")}
     if len(blocks) != config.n_layer:
         raise ModelError(
             f"{source}: config.json says n_layer {config.n_layer}, and the weights hold {len(blocks)} layers"
         )
 
 
-def assign_weights(model: GPT2, weights: dict[str, Tensor], *, source: Path) -> None:
-    """Put checkpoint tensors into a model after checking names and shapes.
-
-    Keys may come with or without `transformer.`; the causal-mask buffers of old files are ignored.
-
-    Raises:
-        ModelError: a tensor is missing, unknown, or not of the shape the configuration says.
-    """
-    named = {}
-    for name, tensor in weights.items():
-        if name.endswith((".attn.bias", ".attn.masked_bias")):
-            continue
-        named[name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"] = tensor
-    head, embedding = named.get("lm_head.weight"), named.get("transformer.wte.weight")
-    if model.config.tie_word_embeddings and embedding is not None:
-        if head is not None and not torch.equal(head, embedding):
-            warn(f"{source}: lm_head.weight differs from wte although config.json ties them; wte is used for both")
-        named["lm_head.weight"] = embedding
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if missing := sorted(set(expected) - set(named)):
+def _check_tensors(model: GPT2, weights: dict[str, Tensor], *, source: Path) -> None:
+    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    if missing := sorted(set(expected) - set(weights)):
         raise ModelError(f"{source}: the weights lack {_some(missing)}, which config.json calls for")
-    if unknown := sorted(set(named) - set(expected)):
+    if unknown := sorted(set(weights) - set(expected)):
         raise ModelError(f"{source}: the weights hold {_some(unknown)}, which no GPT-2 of this config.json has")
     for name, shape in expected.items():
-        if tuple(named[name].shape) != shape:
+        if list(weights[name].shape) != shape:
             raise ModelError(
-                f"{source}: config.json says {name} is {list(shape)}, and the weights hold {list(named[name].shape)}"
+                f"{source}: config.json says {name} is {shape}, and the weights hold {list(weights[name].shape)}"
             )
-    model.load_state_dict(named, assign=True)
-    if model.config.tie_word_embeddings:
-        model.lm_head.weight = model.transformer.wte.weight
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
 
 
 def _some(names: list[str]) -> str:
@@ -183,8 +196,10 @@ def read_weights(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tenso
     if (folder / WEIGHTS).is_file():
         return read_safetensors(folder / WEIGHTS)
     if (folder / WEIGHTS_INDEX).is_file():
-        index = read_json(folder / WEIGHTS_INDEX, what="the list of weight files")
-        names = sorted({str(name) for name in dict(index.get("weight_map", {})).values()})
+        files = read_json(folder / WEIGHTS_INDEX, what="the list of weight files").get("weight_map")
+        if not isinstance(files, dict) or not files:
+            raise ModelError(f"{folder / WEIGHTS_INDEX}: has no weight_map from tensors to files")
+        names = sorted({str(name) for name in files.values()})
         tensors: dict[str, Tensor] = {}
         for name in names:
             if Path(name).name != name:
@@ -208,7 +223,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever a garbled file makes it raise
         raise ModelError(f"{path}: cannot be read as plain weights ({type(error).__name__}: {error})") from error
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        for name, tensor in weights.items()
+    ):
         raise ModelError(f"{path}: does not hold a plain dictionary of tensors")
     return weights
 

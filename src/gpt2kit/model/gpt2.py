@@ -31,6 +31,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swish": F.silu,
 }
 
+# Beyond any real model, and small enough that no product of sizes leaves 64 bits.
+LARGEST_SIZE = 1 << 24
+
 
 @dataclass(frozen=True, kw_only=True)
 class GPT2Config:
@@ -56,9 +59,17 @@ class GPT2Config:
     eos_token_id: int | None = 50256
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
-            if getattr(self, name) < 1:
-                raise ModelError(f"the configuration's {name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner"):
+            size = getattr(self, name)
+            if size is not None and not 1 <= size <= LARGEST_SIZE:
+                raise ModelError(f"the configuration's {name} is {size}; it must be from 1 to {LARGEST_SIZE:,}")
+        for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ModelError(f"the configuration's {name} is {getattr(self, name)}; it must be from 0 to 1")
+        if not (self.layer_norm_epsilon > 0 and math.isfinite(self.layer_norm_epsilon)):
+            raise ModelError(f"the configuration's layer_norm_epsilon is {self.layer_norm_epsilon}; it must be above 0")
+        if not (self.initializer_range >= 0 and math.isfinite(self.initializer_range)):
+            raise ModelError(f"the configuration's initializer_range is {self.initializer_range}; it must be from 0")
         if self.n_embd % self.n_head:
             raise ModelError(f"the configuration's n_embd {self.n_embd} is no multiple of n_head {self.n_head}")
         if self.activation_function not in ACTIVATIONS:
@@ -248,10 +259,12 @@ class GPT2(nn.Module):
             hidden_BTD.
 
         Raises:
-            ModelError: positions beyond n_positions.
+            ModelError: positions beyond n_positions, or beyond the room in the cache.
         """
         past = cache.length if cache is not None else 0
         T = input_ids_BT.size(1)
+        if cache is not None and past + T > cache.max_length:
+            raise ModelError(f"{past + T} positions were asked of a cache that has room for {cache.max_length}")
         if position_ids_BT is None:
             if past + T > self.config.n_positions:
                 raise ModelError(
