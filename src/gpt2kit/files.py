@@ -122,6 +122,8 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: should hold {what}, and is not valid JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
+        raise DataError(f"{path}: should hold {what}, and is not usable JSON: {error}") from error
     if not isinstance(value, dict):
         raise DataError(f"{path}: should hold {what} as a JSON object, and holds a {type(value).__name__}")
     return value
