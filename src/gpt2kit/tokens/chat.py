@@ -16,10 +16,11 @@ answer:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gpt2kit.corpus import Message
+    from gpt2kit.corpus import Message, Piece
     from gpt2kit.tokens.tokenizer import Tokenizer
 
 CHAT_TEMPLATE = (
@@ -35,6 +36,43 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{- 'Assistant:' -}}{%- endif -%}"
 )
 _ANSWER = "Assistant:"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a document that is encoded on its own.
+
+    Attributes:
+        text: its text.
+        has_loss: whether a model is trained to predict it.
+        ends: whether the end-of-text token stands behind it; it has a loss if the text has.
+    """
+
+    text: str
+    has_loss: bool = True
+    ends: bool = False
+
+
+def chat_segments(messages: Sequence[Message], *, add_generation_prompt: bool = False) -> list[Segment]:
+    """A chat in segments: what is asked without loss, each answer with it and with end-of-text behind it.
+
+    GPT-2's word pattern never runs over the border between "Assistant:" and the space behind it, so encoding both
+    sides apart gives the ids of the whole.
+    """
+    segments: list[Segment] = []
+    pending = ""
+    for message in messages:
+        content = message.content.strip()
+        if message.role == "system":
+            pending += content + "\n\n"
+        elif message.role == "assistant":
+            segments += [Segment(pending + _ANSWER, has_loss=False), Segment(" " + content, ends=True)]
+            pending = "\n"
+        else:
+            pending += f"{message.role.capitalize()}: {content}\n"
+    if add_generation_prompt:
+        pending += _ANSWER
+    return [*segments, Segment(pending, has_loss=False)] if pending else segments
 
 
 def render_chat(
@@ -56,53 +94,41 @@ def render_chat(
     Example:
         ids, mask = render_chat([Message("user", "Hello!"), Message("assistant", "Hi.")], tokenizer)
     """
+    segments = chat_segments(messages, add_generation_prompt=add_generation_prompt)
+    return join_segments(segments, [tokenizer.encode(segment.text) for segment in segments], tokenizer.end_of_text)
+
+
+def join_segments(
+    segments: Sequence[Segment], ids_of_segments: Sequence[list[int]], end_of_text: int
+) -> tuple[list[int], list[int]]:
+    """The ids of a document and its loss mask (1 or 0 for each), from those of its segments."""
     ids: list[int] = []
     mask: list[int] = []
-    pending = ""
-    for message in messages:
-        content = message.content.strip()
-        if message.role == "system":
-            pending += content + "\n\n"
-        elif message.role == "assistant":
-            # GPT-2's word pattern never runs over the border between ":" and a space, so encoding both sides apart
-            # gives the ids of the whole.
-            asked = tokenizer.encode(pending + _ANSWER)
-            answer = [*tokenizer.encode(" " + content), tokenizer.end_of_text]
-            ids += asked + answer
-            mask += [0] * len(asked) + [1] * len(answer)
-            pending = "\n"
-        else:
-            pending += f"{message.role.capitalize()}: {content}\n"
-    if add_generation_prompt:
-        pending += _ANSWER
-    rest = tokenizer.encode(pending)
-    return ids + rest, mask + [0] * len(rest)
+    for segment, segment_ids in zip(segments, ids_of_segments, strict=True):
+        ids += segment_ids
+        if segment.ends:
+            ids.append(end_of_text)
+        mask += [int(segment.has_loss)] * (len(segment_ids) + segment.ends)
+    return ids, mask
 
 
-def chat_document(messages: Sequence[Message], tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """A chat as a document of the token store: as `render_chat`, and ending with end-of-text.
+def piece_segments(piece: Piece, *, completion_separator: str) -> list[Segment]:
+    """What a piece of the corpus is stored as.
 
-    Returns:
-        The ids up to and with the end-of-text of the last answer; where a chat ends with another role, end-of-text is
-        put behind it, with no loss.
+    A text is one segment, whose end is left to the caller, since the text may go on with the next piece. A chat ends
+    with the end-of-text of its last answer; one that ends with another role gets an end-of-text without loss. A pair
+    is `prompt + separator + completion + end-of-text`; the prompt with its separator is encoded apart, as it will be
+    when a model is asked.
     """
-    ids, mask = render_chat(messages, tokenizer)
-    if messages and messages[-1].role == "assistant":
-        length = len(ids) - ids[::-1].index(tokenizer.end_of_text)
-        return ids[:length], mask[:length]
-    return [*ids, tokenizer.end_of_text], [*mask, 0]
-
-
-def completion_document(
-    prompt: str, completion: str, tokenizer: Tokenizer, *, separator: str
-) -> tuple[list[int], list[int]]:
-    """A prompt-completion pair as a document: `prompt + separator + completion + end-of-text`.
-
-    The prompt with its separator is encoded apart, as it will be when a model is asked.
-
-    Returns:
-        The ids, and a mask that is 1 on the completion and its end-of-text.
-    """
-    asked = tokenizer.encode(prompt + separator)
-    answer = [*tokenizer.encode(completion), tokenizer.end_of_text]
-    return asked + answer, [0] * len(asked) + [1] * len(answer)
+    if piece.kind == "completion":
+        asked = Segment(piece.prompt + completion_separator, has_loss=False)
+        return [asked, Segment(piece.completion, ends=True)]
+    if piece.kind == "text":
+        return [Segment(piece.text)]
+    segments = chat_segments(piece.messages)
+    if segments and not segments[-1].ends:
+        # Behind the last answer stands only the line end before the next turn, which never comes.
+        last = segments.pop()
+        if piece.messages[-1].role != "assistant":
+            segments.append(replace(last, ends=True))
+    return segments
