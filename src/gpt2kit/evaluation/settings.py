@@ -1,0 +1,100 @@
+"""What an evaluation is told."""
+
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from gpt2kit.config import Settings
+from gpt2kit.runtime import Precision
+
+
+class EvaluateSettings(Settings):
+    """Settings of `gpt2kit evaluate`."""
+
+    stage: ClassVar[str] = "evaluate"
+
+    model_dir: str = Field("models/gpt2_fine_tuned", description="Model to measure: a folder, or a name on the Hub.")
+    data_dir: Path = Field(
+        Path("data/processed"),
+        description="Folder that `gpt2kit prepare` made: its held-out text is measured on, and its training text is "
+        "what memorisation is looked for in.",
+    )
+    output_dir: Path = Field(
+        Path("results/evaluation_metrics"),
+        description="Folder for the report; every run writes new files with the next free number.",
+    )
+    compare_with: str | None = Field(
+        None,
+        description="Model to put beside it: a folder, a name on the Hub, or `none`. "
+        "Default: the base model it was fine-tuned from.",
+    )
+    split: Literal["auto", "test", "validation"] = Field(
+        "auto", description="Held-out part to measure on; auto is test if there is any, else validation."
+    )
+    text: Path | None = Field(None, description="UTF-8 text file to measure on instead of the prepared held-out text.")
+    context: int | None = Field(
+        None,
+        ge=1,
+        le=65536,
+        description="Tokens a prediction may look back on, at most. Default: all the model can (the smaller of two "
+        "models compared).",
+    )
+    stride: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens a window moves on by. Smaller gives every token more context, a lower perplexity, and "
+        "takes longer: stride 1 is the exact figure. Default: the context, so windows do not overlap.",
+    )
+    full_last_window: bool = Field(
+        False,
+        description="Let the last window of a text reach back for a full context, as lm-eval's rolling figure does.",
+    )
+    max_tokens: int = Field(
+        1_000_000,
+        ge=1,
+        description="Held-out tokens to measure, about; of more text, documents are drawn by the seed.",
+    )
+    samples: Path | None = Field(
+        None, description="JSONL file of `gpt2kit generate` to measure instead of generating texts for it."
+    )
+    num_samples: int = Field(
+        32,
+        ge=0,
+        le=100_000,
+        description="Texts to generate from the beginnings of held-out texts; 0 leaves out all figures on texts. More "
+        "give narrower intervals.",
+    )
+    sample_tokens: int = Field(
+        200, ge=1, le=100_000, description="Tokens of each generated text, at most. Loops show only in long ones."
+    )
+    prompt_words: int = Field(24, ge=1, le=1000, description="Words of a held-out text that a prompt consists of.")
+    temperature: float = Field(1.0, ge=0, le=100, description="Temperature the texts are generated with; 0 is greedy.")
+    top_k: int = Field(0, ge=0, description="Keep the k most probable tokens when generating; 0 keeps all.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Keep the most probable tokens of this total when generating.")
+    copy_words: int = Field(
+        8, ge=5, le=1000, description="Words in a row that count as copied from the training text; 13 is usual too."
+    )
+    batch_size: int = Field(8, ge=1, le=4096, description="Full windows, or texts, computed at a time.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    precision: Precision = Field(
+        "fp32", description="fp32 for figures to report; bf16 and fp16 are faster on a GPU and change the third digit."
+    )
+    seed: int = Field(0, description="Seed of the texts, the draws and the intervals.")
+    picture: bool = Field(True, description="Draw the figures into a PNG beside the report (needs the extra plots).")
+
+    @field_validator("compare_with", "model_dir")
+    @classmethod
+    def _named(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("should name a model")
+        return value
+
+    @model_validator(mode="after")
+    def _stride_within_context(self) -> Self:
+        if self.context is not None and self.stride is not None and self.stride > self.context:
+            raise ValueError(
+                f"--stride {self.stride} is greater than --context {self.context}: tokens between two windows would "
+                "not be predicted"
+            )
+        return self
