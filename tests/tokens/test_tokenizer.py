@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from gpt2kit.errors import ModelError, UsageError
 from gpt2kit.tokens import Tokenizer, train_tokenizer
 
-TEXTS = ["The dog found a bone in a field.", "naïve café — 日本語 😀", "a\tb\r\n\n  c ", "don't, it's; we'll 12345", "", " "]
+TEXTS = [
+    "The dog found a bone in a field.",
+    "naïve café — 日本語 😀",
+    "a\tb\r\n\n  c ",
+    "don't, it's; we'll 12345",
+    "",
+    " ",
+]
 ANY_TEXT = st.text(st.characters(codec="utf-8"))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from gpt2kit.console import text_table
 from gpt2kit.errors import DataError, UsageError
 from gpt2kit.files import read_json, sha256_file, sha256_json
 from gpt2kit.tokens.staging import locked, recover, was_interrupted
@@ -117,6 +118,28 @@ class PreparedData:
                 raise DataError(f"{path}: its content has changed; {_REMEDY}")
         if fingerprint_of(self.folder, self.tokenizer) != self.manifest["fingerprint"]:
             raise DataError(f"{self.folder / MANIFEST}: its fingerprint is not that of the tokens; {_REMEDY}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was made, as JSON values: the folder, the manifest, and whether it was there already."""
+        return {"data_dir": str(self.folder), "unchanged": self.unchanged, "manifest": self.manifest}
+
+    def to_text(self) -> str:
+        """What was made, as a table for people."""
+        rows = [
+            (
+                split,
+                f"{counts['num_documents']:,}",
+                f"{counts['num_tokens']:,}",
+                f"{counts['num_targets']:,}",
+                f"{counts['num_bytes']:,}",
+            )
+            for split, counts in self.manifest["splits"].items()
+        ]
+        title = f"{self.folder}: {'unchanged' if self.unchanged else 'prepared'}"
+        table = text_table(
+            rows, ("split", "documents", "tokens", "with loss", "bytes of text"), right_align=(1, 2, 3, 4)
+        )
+        return f"{title}\n\n{table}"
 
     def _documents_file(self, split: str) -> Path:
         return self.folder / "documents" / f"{split}.jsonl"

@@ -110,9 +110,7 @@ def prepare(settings: PrepareSettings) -> PreparedData:
             _build(folder, settings, tokenizer, hashed)
             if list_inputs(settings.input) != listed:
                 raise DataError(f"{settings.input}: a file changed while it was read; run the same command again")
-    data = PreparedData.open(settings.data_dir)
-    console.say(_summary(data))
-    return data
+    return PreparedData.open(settings.data_dir)
 
 
 def _check_places(source: Path, data_dir: Path) -> None:
@@ -263,12 +261,3 @@ def _check_counts(settings: PrepareSettings, counts: dict[str, SplitCounts]) -> 
         raise DataError(f"--input {settings.input}: no text is left for training; add text, or hold out less of it")
     if settings.validation_fraction > 0 and counts["validation"].num_tokens == 0:
         console.warn("no text fell into the validation split; add text or raise --validation_fraction")
-
-
-def _summary(data: PreparedData) -> str:
-    splits = ", ".join(
-        f"{split} {counts['num_tokens']:,} tokens in {counts['num_documents']:,} documents"
-        for split, counts in data.manifest["splits"].items()
-        if counts["num_tokens"]
-    )
-    return f"{data.folder}: {splits}"
