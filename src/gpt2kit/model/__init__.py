@@ -1,6 +1,9 @@
 """GPT-2 itself: the network, its cache and loss, its folder on disk, adapters, and its anatomy."""
 
 from gpt2kit.model.adapters import save_adapter as save_adapter
+from gpt2kit.model.adapters import tokenizer_folder as tokenizer_folder
+from gpt2kit.model.anatomy import ModelReport as ModelReport
+from gpt2kit.model.anatomy import inspect as inspect
 from gpt2kit.model.cache import KVCache as KVCache
 from gpt2kit.model.folder import load_model as load_model
 from gpt2kit.model.folder import read_config as read_config

@@ -22,6 +22,7 @@ from gpt2kit.model.weights import read_safetensors, save_weights
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_TOKENIZERS = ("tokenizer.json", "vocab.json")
 _PEFT_PREFIX = "base_model.model."
 # Settings of peft that change what an adapter computes and that are not read here.
 _UNREAD_SETTINGS = (
@@ -205,6 +206,16 @@ def base_folder(folder: Path) -> Path:
 def _named_base(folder: Path) -> Path:
     base = read_adapter_settings(folder).base
     return folder / base if (folder / base).is_dir() else resolve_base(base)
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """The folder that holds a model's tokenizer: its own, else that of the nearest base model that has one.
+
+    `peft` writes adapters without a tokenizer. Where none has one, the last base model's folder is returned.
+    """
+    while is_adapter(folder) and not any((folder / name).is_file() for name in _TOKENIZERS):
+        folder = base_folder(folder)
+    return folder
 
 
 def is_adapter(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from gpt2kit.console import warn
 from gpt2kit.errors import UsageError
 from gpt2kit.files import explained_disk_errors, sync_folder
-from gpt2kit.model.adapters import ADAPTER_CONFIG, base_folder, is_adapter
+from gpt2kit.model.adapters import ADAPTER_CONFIG, is_adapter, tokenizer_folder
 from gpt2kit.model.folder import load_model, save_model
 
 _TOKENIZER_FILES = (
@@ -19,7 +19,6 @@ _TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
 )
-_TOKENIZERS = ("tokenizer.json", "vocab.json")
 
 
 def merge_adapter(adapter: Path, output: Path, *, allow_pickle: bool = False) -> Path:
@@ -59,13 +58,9 @@ def merge_adapter(adapter: Path, output: Path, *, allow_pickle: bool = False) ->
 
 
 def _copy_tokenizer(adapter: Path, target: Path) -> None:
-    """Copy the tokenizer beside the adapter, else that of the nearest base model that has one."""
-    folder = adapter
-    while not any((folder / name).is_file() for name in _TOKENIZERS):
-        if not is_adapter(folder):
-            warn(f"{adapter}: neither it nor its base model has a tokenizer to copy; the merged model has none")
-            return
-        folder = base_folder(folder)
-    for name in _TOKENIZER_FILES:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, target / name)
+    folder = tokenizer_folder(adapter)
+    names = [name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    if not names:
+        warn(f"{adapter}: neither it nor its base model has a tokenizer to copy; the merged model has none")
+    for name in names:
+        shutil.copyfile(folder / name, target / name)
