@@ -8,6 +8,7 @@ Legend of the shapes: B rows, T tokens in a row (the context), W windows, R rows
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 from typing import Literal
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from gpt2kit.errors import DataError
 from gpt2kit.runtime import derive_seed
 from gpt2kit.tokens.store import TokenStore
-from gpt2kit.tokens.windows import RowPlan, cut_windows, fill_rows, num_rows_needed, plan_rows
+from gpt2kit.tokens.windows import RowPlan, cut_windows, fill_rows, length_counts, num_filled_rows, plan_rows
 
 Packing = Literal["document", "run_on"]
 IGNORED = -100  # the target that no loss is taken on, as in torch's cross-entropy
@@ -63,8 +64,9 @@ class PackedBatches:
         end_of_text: the id that precedes the first document, and pads rows.
         shuffle: False gives the same rows in the store's order in each epoch, for measuring.
 
-    The plan of an epoch is made once and kept (the last two are). It takes about 14 bytes a window, and about 40 while
-    it is made: 1e9 tokens in documents of 500 at context 1024 are 2e6 windows, so 30 MB and 80 MB.
+    The plan of an epoch is made when it is first needed, and the last two are kept: about 20 bytes a window, and 50 to
+    60 while it is made. A billion tokens in documents of 500 are 2.3 million windows of up to 1,024: 40 MB kept, 110 MB
+    and a second to make.
 
     Raises:
         DataError: the store is empty.
@@ -193,14 +195,16 @@ class PackedBatches:
     def _count_epochs(self, count: int) -> None:
         while len(self._row_counts) < count:
             epoch = len(self._row_counts)
-            if self.shuffle or epoch == 0:
-                num_rows = num_rows_needed(self._cut(epoch)[1], self.context, packed=self.packing == "document")
-            else:
+            if epoch and not self.shuffle:
                 num_rows = self._row_counts[0]
+            else:
+                counts = length_counts((lengths_W for _, lengths_W in self._cut(epoch)), self.context)
+                packed = self.packing == "document"
+                num_rows = num_filled_rows(counts, self.context) if packed else int(counts.sum())
             self._row_counts.append(num_rows)
             self._first_steps.append(self._first_steps[-1] + -(-num_rows // self.batch_size))
 
-    def _cut(self, epoch: int) -> tuple[IntArray, npt.NDArray[np.int32]]:
+    def _cut(self, epoch: int) -> Iterator[tuple[IntArray, npt.NDArray[np.int32]]]:
         if self.packing == "run_on":
             document_starts_D1 = np.asarray([0, self.store.num_tokens], dtype=np.int64)
         else:
@@ -211,7 +215,9 @@ class PackedBatches:
     def _plan(self, epoch: int) -> RowPlan:
         epoch = epoch if self.shuffle else 0
         if epoch not in self._plans:
-            starts_W, lengths_W = self._cut(epoch)
+            starts, lengths = zip(*self._cut(epoch), strict=True)
+            starts_W, lengths_W = np.concatenate(starts), np.concatenate(lengths)
+            del starts, lengths
             seed = derive_seed(self.seed, "order", epoch) if self.shuffle else None
             if self.packing == "document":
                 plan = fill_rows(starts_W, lengths_W, self.context, seed=seed)

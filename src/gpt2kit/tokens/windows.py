@@ -7,17 +7,20 @@ Legend of the shapes: D documents, W windows, R rows.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 # A document of more windows than this may be cut into one more than it needs, so that the cuts can lie anywhere.
 _FREELY_CUT_WINDOWS = 8
+_DOCUMENTS_AT_A_TIME = 1 << 16
 
 Int64Array = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
+IndexArray = npt.NDArray[np.signedinteger[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class RowPlan:
     starts_W: Int64Array
     lengths_W: Int32Array
     row_starts_R1: Int64Array
-    order_R: Int64Array
+    order_R: IndexArray
 
     def windows_of(self, rows_B: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
         """The windows of some rows, given by their place in the order; -1 is a row without windows.
@@ -51,7 +54,9 @@ class RowPlan:
         return self.starts_W[windows_W], self.lengths_W[windows_W].astype(np.int64), rows_W
 
 
-def cut_windows(document_starts_D1: Int64Array, context: int, *, seed: int | None) -> tuple[Int64Array, Int32Array]:
+def cut_windows(
+    document_starts_D1: Int64Array, context: int, *, seed: int | None
+) -> Iterator[tuple[Int64Array, Int32Array]]:
     """Cut documents into windows of at most `context` tokens; shorter documents stay whole.
 
     All windows of a long document are full but one, or two in a very long one. With a seed, which one that is (how long
@@ -64,17 +69,26 @@ def cut_windows(document_starts_D1: Int64Array, context: int, *, seed: int | Non
         context: the longest window, in tokens.
         seed: of the cuts, or None.
 
-    Returns:
-        Start and length of each window, in the order of the store.
+    Yields:
+        Start and length of each window, in the order of the store, for some documents at a time: the arrays made on
+        the way are several times larger than the windows.
     """
+    generator = None if seed is None else np.random.PCG64(seed)
+    for first in range(0, len(document_starts_D1) - 1, _DOCUMENTS_AT_A_TIME):
+        yield _cut_some(document_starts_D1[first : first + _DOCUMENTS_AT_A_TIME + 1], context, generator)
+
+
+def _cut_some(
+    document_starts_D1: Int64Array, context: int, generator: np.random.PCG64 | None
+) -> tuple[Int64Array, Int32Array]:
     lengths_D = np.diff(document_starts_D1)
     counts_D = -(-lengths_D // context)
     # Window `short_at` has `short` tokens; those before and behind it are full, but for the last one of a document.
     short_D = lengths_D - (counts_D - 1) * context
     short_at_D = counts_D - 1
-    if seed is not None:
+    if generator is not None:
         long = np.flatnonzero(counts_D > 1)
-        share = (np.random.PCG64(seed).random_raw(len(long)) >> np.uint64(11)) * 2.0**-53  # uniform in [0, 1)
+        share = (generator.random_raw(len(long)) >> np.uint64(11)) * 2.0**-53  # uniform in [0, 1)
         short_at_D[long] = (share * counts_D[long]).astype(np.int64)
         very_long = counts_D[long] > _FREELY_CUT_WINDOWS
         freely, share = long[very_long], share[very_long]
@@ -91,11 +105,17 @@ def cut_windows(document_starts_D1: Int64Array, context: int, *, seed: int | Non
     return np.repeat(document_starts_D1[:-1], counts_D) + offset_W, lengths_W.astype(np.int32)
 
 
-def num_rows_needed(lengths_W: Int32Array, context: int, *, packed: bool) -> int:
-    """Rows that the windows take: as `fill_rows` lays them when packed, else one each."""
-    if not packed:
-        return len(lengths_W)
-    return sum(repeats for _, repeats in _row_patterns(np.bincount(lengths_W, minlength=context + 1), context))
+def length_counts(lengths_of_blocks: Iterable[Int32Array], context: int) -> Int64Array:
+    """How many windows there are of each length from 0 to `context`."""
+    counts = np.zeros(context + 1, dtype=np.int64)
+    for lengths_W in lengths_of_blocks:
+        counts += np.bincount(lengths_W, minlength=context + 1)
+    return counts
+
+
+def num_filled_rows(counts: Int64Array, context: int) -> int:
+    """The rows that `fill_rows` lays windows of these lengths into."""
+    return sum(repeats for _, repeats in _row_patterns(counts, context))
 
 
 def fill_rows(starts_W: Int64Array, lengths_W: Int32Array, context: int, *, seed: int | None) -> RowPlan:
@@ -112,11 +132,14 @@ def fill_rows(starts_W: Int64Array, lengths_W: Int32Array, context: int, *, seed
             order as far as possible.
     """
     # Windows of the same length stand together, in random order among themselves.
-    shuffled_W = np.arange(len(lengths_W)) if seed is None else _permutation(len(lengths_W), seed)
-    by_length_W = shuffled_W[np.argsort(lengths_W[shuffled_W], kind="stable")]
-    counts = np.bincount(lengths_W, minlength=context + 1)
+    if seed is None:
+        by_length_W = _order(lengths_W)
+    else:
+        by_length_W = _permutation(len(lengths_W), seed)
+        by_length_W = by_length_W[_order(lengths_W[by_length_W])]
+    counts = length_counts([lengths_W], context)
     next_of_length = (np.cumsum(counts) - counts).tolist()
-    chosen: list[Int64Array] = []
+    chosen: list[IndexArray] = []
     widths: list[Int64Array] = []
     for pattern, repeats in _row_patterns(counts, context):
         columns = []
@@ -127,7 +150,9 @@ def fill_rows(starts_W: Int64Array, lengths_W: Int32Array, context: int, *, seed
         rows = columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
         chosen.append(rows.reshape(-1))
         widths.append(np.full(repeats, rows.shape[1], dtype=np.int64))
+    del by_length_W
     windows_W = np.concatenate(chosen)
+    del chosen
     row_starts_R1 = np.concatenate([[0], np.cumsum(np.concatenate(widths))])
     return plan_rows(
         starts_W[windows_W],
@@ -140,7 +165,7 @@ def fill_rows(starts_W: Int64Array, lengths_W: Int32Array, context: int, *, seed
 def plan_rows(starts_W: Int64Array, lengths_W: Int32Array, row_starts_R1: Int64Array, *, seed: int | None) -> RowPlan:
     """Put rows in order: a random one, or without a seed that of the first window of each in the store."""
     if seed is None:
-        order_R = np.argsort(starts_W[row_starts_R1[:-1]], kind="stable")
+        order_R = _order(starts_W[row_starts_R1[:-1]])
     else:
         order_R = _permutation(len(row_starts_R1) - 1, seed)
     return RowPlan(starts_W, lengths_W, row_starts_R1, order_R)
@@ -179,5 +204,11 @@ def _row_patterns(counts: Int64Array, context: int) -> Iterator[tuple[list[tuple
         yield pattern, repeats
 
 
-def _permutation(length: int, seed: int) -> Int64Array:
-    return np.argsort(np.random.PCG64(seed).random_raw(length), kind="stable")
+def _permutation(length: int, seed: int) -> IndexArray:
+    return _order(np.random.PCG64(seed).random_raw(length))
+
+
+def _order(keys_W: npt.NDArray[Any]) -> IndexArray:
+    """The indices that sort some keys, equal ones in their order; in 32 bits where that is enough."""
+    order_W = np.argsort(keys_W, kind="stable")
+    return order_W.astype(np.int32) if len(order_W) <= np.iinfo(np.int32).max else order_W
