@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -35,7 +35,7 @@ class Settings(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise UsageError(_explain(error, type(self))) from None
+            raise UsageError(_explain(error, type(self), {})) from error
 
     @classmethod
     def resolve(
@@ -57,11 +57,21 @@ class Settings(BaseModel):
             UsageError: the file cannot be read, or any name or value is wrong.
         """
         values: dict[str, Any] = {}
+        shown: dict[str, str] = {}  # how each value was spelled where it came from, for messages
         if config_file is not None:
             values |= _read_config_file(config_file, cls.stage)
-        values |= _from_environment(os.environ if environ is None else environ, cls.stage)
+            shown |= {name: f"{config_file}: {name} = " for name in values}
+        for name, variable, text in _from_environment(os.environ if environ is None else environ, cls.stage):
+            values[name] = _parsed_list(text) if _is_list(cls, name) else text
+            shown[name] = f"{variable}="
         values |= flags
-        return cls(**values)
+        shown = {name: where for name, where in shown.items() if name not in flags}
+        try:
+            return cls(**values)
+        except UsageError as error:
+            if isinstance(error.__cause__, ValidationError):
+                raise UsageError(_explain(error.__cause__, cls, shown)) from error.__cause__
+            raise
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON values, for saving beside the output."""
@@ -74,17 +84,20 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
-def _explain(error: ValidationError, settings: type[Settings]) -> str:
+def _explain(error: ValidationError, settings: type[Settings], shown: Mapping[str, str]) -> str:
+    """All problems in one line; `shown` says how a value was spelled that did not come from a flag."""
     problems = []
     for detail in error.errors(include_url=False):
         name = str(detail["loc"][0]) if detail["loc"] else ""
+        where = shown.get(name, f"--{name} ")
         if detail["type"] == "extra_forbidden":
-            problems.append(f"unknown setting {name!r}{suggestion(name, settings.model_fields)}")
+            place = f"{where.rstrip('= ')}: " if name in shown else ""
+            problems.append(f"{place}unknown setting {name!r}{suggestion(name, settings.model_fields)}")
         elif detail["type"] == "missing":
             problems.append(f"--{name} is required ({settings.model_fields[name].description})")
         else:
             message = detail["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
-            subject = f"--{name} {_shown(detail['input'])}: " if name else ""
+            subject = f"{where}{_shown(detail['input'])}: " if name else ""
             problems.append(f"{subject}{message[:1].lower()}{message[1:]}")
     return "; ".join(dict.fromkeys(problems))
 
@@ -117,6 +130,23 @@ def _read_config_file(path: Path, stage: str) -> dict[str, Any]:
     return dict(values.get(stage, {}))
 
 
-def _from_environment(environ: Mapping[str, str], stage: str) -> dict[str, str]:
+def _from_environment(environ: Mapping[str, str], stage: str) -> list[tuple[str, str, str]]:
+    """(setting, variable, value) of the stage's environment variables."""
     prefix = f"{ENVIRONMENT_PREFIX}{stage.upper()}_"
-    return {name.removeprefix(prefix).lower(): value for name, value in environ.items() if name.startswith(prefix)}
+    return [
+        (name.removeprefix(prefix).lower(), name, value) for name, value in environ.items() if name.startswith(prefix)
+    ]
+
+
+def _is_list(settings: type[Settings], name: str) -> bool:
+    field = settings.model_fields.get(name)
+    return field is not None and get_origin(field.annotation) is tuple
+
+
+def _parsed_list(text: str) -> Any:
+    """A JSON list such as `["c_attn", "c_fc"]`; any other text is the only item."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return (text,)
+    return value if isinstance(value, list) else (text,)

@@ -101,4 +101,4 @@ def _default_text(field: FieldInfo) -> str:
         return "on" if default else "off"
     if isinstance(default, tuple):
         return ", ".join(repr(item) if item == "" else str(item) for item in default)
-    return str(default)
+    return str(default) if str(default).strip() else repr(default)
