@@ -1,15 +1,62 @@
-"""Fixtures that every part's tests share."""
+"""What tests share: the corpora, and a small prepared data set."""
 
 import os
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from gpt2kit import PreparedData, PrepareSettings, prepare
 
-@pytest.fixture
+_NOUNS = ("king", "fox", "miller", "river", "castle", "daughter", "wolf", "garden", "crown", "bird", "forest", "horse")
+_VERBS = ("saw", "followed", "loved", "feared", "sold", "found", "carried", "called", "watched", "forgot")
+_ADJECTIVES = ("old", "golden", "little", "wicked", "merry", "hungry", "clever", "silent", "poor", "great")
+
+
+@pytest.fixture(scope="session")
 def corpora() -> Path:
-    """The folder of test corpora named by GPT2KIT_CORPORA; tests that need it are skipped without it."""
+    """The folder of real texts named by GPT2KIT_CORPORA; tests that need it are skipped without it."""
     folder = os.environ.get("GPT2KIT_CORPORA")
     if not folder or not Path(folder).is_dir():
         pytest.skip("GPT2KIT_CORPORA does not name a folder of corpora")
     return Path(folder)
+
+
+def _tale(seed: int, *, sentences: int) -> str:
+    """A text of simple sentences that a small model can learn something from."""
+    draw = random.Random(seed)
+    return " ".join(
+        f"The {draw.choice(_ADJECTIVES)} {draw.choice(_NOUNS)} {draw.choice(_VERBS)} the {draw.choice(_NOUNS)}."
+        for _ in range(sentences)
+    )
+
+
+@pytest.fixture(scope="session")
+def tale() -> Callable[..., str]:
+    """Makes a text of simple sentences: `tale(seed, sentences=20)`."""
+    return _tale
+
+
+@pytest.fixture(scope="session")
+def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with forty short tales."""
+    folder = tmp_path_factory.mktemp("raw")
+    for number in range(40):
+        (folder / f"tale-{number:02}.txt").write_text(_tale(number, sentences=20), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(raw_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """The tales prepared from scratch: a tokenizer of 400 entries and three splits."""
+    return prepare(
+        PrepareSettings(
+            input=raw_folder,
+            data_dir=tmp_path_factory.mktemp("prepared") / "data",
+            from_scratch=True,
+            vocab_size=400,
+            validation_fraction=0.1,
+            test_fraction=0.1,
+        )
+    )

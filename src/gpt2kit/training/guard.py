@@ -13,7 +13,8 @@ def divergence(loss: float, gradient_norm: float, history: Sequence[float]) -> s
     """Why a step's loss or gradient cannot be trusted, or None.
 
     A loss is a spike when it is above the recent median by more than half of it and by more than ten robust standard
-    deviations (1.4826 times the median absolute deviation). Ordinary noise of small batches stays far below both.
+    deviations (1.4826 times the median absolute deviation). Ordinary noise of small batches stays far below both. In a
+    young run, whose losses fall too fast for that, it is one that is more than twice the highest so far.
 
     Args:
         loss: mean nats per token of the step.
@@ -26,7 +27,8 @@ def divergence(loss: float, gradient_norm: float, history: Sequence[float]) -> s
         return f"the norm of the gradient is {gradient_norm}"
     recent = list(history)[-WINDOW:]
     if len(recent) < MIN_HISTORY:
-        return None
+        highest = max(recent, default=math.inf)
+        return f"the loss jumped to {loss:.3f} from {highest:.3f}" if loss > 2 * highest else None
     median = statistics.median(recent)
     deviation = 1.4826 * statistics.median(abs(value - median) for value in recent)
     if loss > 1.5 * median and loss > median + 10 * deviation:
@@ -43,14 +45,26 @@ class Validation:
     train_loss: float
 
 
+def worse_than_the_start(history: Sequence[Validation]) -> str | None:
+    """Say that validation has doubled since the start while training is worse too: slow divergence, no overfitting."""
+    first, latest = history[0], history[-1]
+    if latest.loss > 2 * first.loss and latest.train_loss > first.train_loss:
+        return f"the validation loss rose to {latest.loss:.3f} from {first.loss:.3f} at the start"
+    return None
+
+
 def overfitting(history: Sequence[Validation]) -> str | None:
-    """Say in words when validation has got worse for two validations running while the training loss still falls."""
+    """Say in words when validation has got worse for two validations running while the training loss still falls.
+
+    Both have to have moved by more than 1% since the best validation, or noise would be taken for it.
+    The training loss is a mean over recent steps, and has to be below the validation loss.
+    """
     if len(history) < 3:
         return None
     best = min(history, key=lambda validation: validation.loss)
     before, middle, latest = history[-3:]
-    rising = before.loss < middle.loss < latest.loss and latest.loss > 1.005 * best.loss
-    if not (rising and latest.train_loss < best.train_loss):
+    rising = before.loss < middle.loss < latest.loss and latest.loss > 1.01 * best.loss
+    if not (rising and latest.train_loss < min(0.99 * best.train_loss, latest.loss)):
         return None
     return (
         f"overfitting: since step {best.step} the validation loss has risen from {best.loss:.3f} to {latest.loss:.3f} "

@@ -17,7 +17,7 @@ from gpt2kit.model.weights import read_safetensors
 from gpt2kit.runtime import derive_seed, peak_memory_bytes
 from gpt2kit.tokens import PackedBatches, PreparedData
 from gpt2kit.training.build import Start, build_model
-from gpt2kit.training.guard import Validation, divergence, out_of_patience, overfitting
+from gpt2kit.training.guard import Validation, divergence, out_of_patience, overfitting, worse_than_the_start
 from gpt2kit.training.interrupts import Interrupts
 from gpt2kit.training.monitor import Monitor, perplexity
 from gpt2kit.training.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
@@ -124,17 +124,23 @@ class Trainer:
                 if out_of_patience(self.state.validations, patience=self.run.settings.patience):
                     self._save()
                     return "patience"
+                before = self.state.step
                 stopping = self._step(interrupts.requested)
-                step = self.state.step
-                is_best = False
-                if step % plan.eval_every == 0 or step == plan.total_steps:
-                    is_best = self._validate()
-                if is_best or stopping or step % plan.save_every == 0 or step == plan.total_steps:
+                if self.state.step > before:
+                    self._validate_and_save()
+                if stopping and self.state.step < plan.total_steps:
                     self._save()
-                if stopping and step < plan.total_steps:
                     return "interrupted"
-                progress.advance(step - progress.done, note=f"loss {self.state.train_loss:.3f}")
+                progress.advance(self.state.step - progress.done, note=f"loss {self.state.train_loss:.3f}")
         return "done"
+
+    def _validate_and_save(self) -> None:
+        """Do what is due after a step."""
+        step, plan = self.state.step, self.run.plan
+        is_last = step == plan.total_steps
+        is_best = self._validate() if step % plan.eval_every == 0 or is_last else False
+        if is_best or step % plan.save_every == 0 or is_last:
+            self._save()
 
     def _step(self, stop_requested: bool) -> bool:
         """Do the step the state stands at, or roll back; returns whether a process was asked to stop."""
@@ -223,7 +229,11 @@ class Trainer:
     def _restore(self, checkpoint: Checkpoint | None) -> None:
         """Put a checkpoint's state in place, or that before the first step."""
         if checkpoint is None:
-            self.state = RunState(micro_batch_size=self.state.micro_batch_size, loss_scale=self.state.loss_scale)
+            self.state = RunState(
+                micro_batch_size=self.state.micro_batch_size,
+                loss_scale=self.state.loss_scale,
+                validations=[validation for validation in self.state.validations if validation.step == 0],
+            )
             fresh = build_model(self.run.start, self.run.settings, torch.device("cpu"))
             self.model.load_state_dict(fresh.state_dict())
         elif self.run.settings.method == "lora":
@@ -253,6 +263,9 @@ class Trainer:
             self._roll_back(state.step - 1, f"the validation loss is {loss}")
             return False
         state.validations.append(Validation(state.step, loss, state.train_loss if state.recent_losses else loss))
+        if reason := worse_than_the_start(state.validations):
+            self._roll_back(state.step - 1, reason)
+            return False
         state.elapsed_seconds += time.perf_counter() - started
         is_best = state.best is state.validations[-1]
         if self.run.ranks.is_main:
@@ -266,11 +279,12 @@ class Trainer:
         trained = f"train loss {validation.train_loss:.4f}, " if validation.step else ""
         self._say(
             f"step {validation.step}: {trained}validation loss {validation.loss:.4f} "
-            f"(perplexity {perplexity(validation.loss):.2f}){', the best so far' if is_best else ''}"
+            f"(perplexity {perplexity(validation.loss):.6g}){', the best so far' if is_best else ''}"
         )
         if self.monitor is not None:
             self.monitor.record(validation.step, "validation", validation_loss=validation.loss)
-        if words := overfitting(self.state.validations):
+        words = overfitting(self.state.validations)
+        if words is not None and overfitting(self.state.validations[:-1]) is None:  # said once, not each time
             self._warn(words)
             if self.monitor is not None:
                 self.monitor.record(validation.step, "event", reason=words)
@@ -278,11 +292,11 @@ class Trainer:
 
     def _sample(self) -> None:
         """Continue the fixed prompts, for TensorBoard and metrics.jsonl."""
-        from gpt2kit.generation import GenerateSettings, LanguageModel, generate
-
         settings = self.run.settings
         if not settings.sample_tokens or self.monitor is None:
             return
+        from gpt2kit.generation import GenerateSettings, LanguageModel, generate
+
         language_model = LanguageModel(model=self.model, tokenizer=self.run.data.tokenizer, folder=self.run.folder.root)
         options = GenerateSettings(max_new_tokens=settings.sample_tokens, seed=derive_seed(settings.seed, "samples"))
         self.model.eval()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from filelock import FileLock
 
-from gpt2kit.console import output, say
+from gpt2kit.console import say
 from gpt2kit.errors import TrainingError
 from gpt2kit.files import read_json, to_json, write_atomically
 from gpt2kit.model.gpt2 import GPT2
@@ -65,7 +65,9 @@ class TrainingResult:
         return None if self.validation_loss is None else perplexity(self.validation_loss)
 
     def to_text(self) -> str:
-        """The result in one or two sentences."""
+        """The result in one or two sentences; the plan for a dry run."""
+        if self.status == "planned":
+            return self.plan.to_text()
         why = {"patience": f"stopped early at step {self.steps}", "interrupted": f"interrupted at step {self.steps}"}
         text = f"{why.get(self.ending or '', f'trained {self.steps} steps')} in {self.seconds:.0f} s"
         if self.validation_loss is not None and self.validation_loss_before is not None:
@@ -122,8 +124,6 @@ def _train(
     folder = RunFolder(settings.model_output_dir)
     if settings.dry_run:
         plan = _make_plan(settings, data, start, build_model(start, settings, device), device=device, ranks=ranks)
-        if ranks.is_main:
-            output(plan.to_text())
         return TrainingResult("planned", folder.root, plan)
     lock = _claim(folder, settings, data, start) if ranks.is_main else None
     try:
@@ -131,7 +131,7 @@ def _train(
         if folder.result.exists():
             result = _read_result(folder)
             if ranks.is_main:
-                say(f"nothing to do, this very run is finished: {result.to_text()}")
+                say(f"nothing to do: this very run is finished in {folder.root}")
             return result
         model = build_model(start, settings, device)
         if ranks.is_main and "plan" not in folder.read_record():
@@ -216,7 +216,6 @@ def _conclude(trainer: Trainer, ending: Ending) -> TrainingResult:
         say(f"interrupted at step {state.step} of {run.plan.total_steps}, saved; the same command goes on from there")
     else:
         write_atomically(run.folder.result, to_json(result.to_dict()))
-        say(result.to_text())
     return result
 
 

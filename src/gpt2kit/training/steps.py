@@ -135,13 +135,13 @@ class StepRunner:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def _tensors(self, batch: Batch, rows: slice) -> dict[str, Tensor]:
-        """The model's arguments for some rows; a row of a single document needs no mask but the causal one."""
+        """The model's arguments for some rows; rows of a single document need no mask but the causal one."""
         arrays = {
             "input_ids_BT": batch.input_ids_BT[rows],
             "target_ids_BT": batch.target_ids_BT[rows],
             "position_ids_BT": batch.position_ids_BT[rows],
         }
-        if not batch.single_segment:
+        if batch.segment_ids_BT[rows].max() > 0:
             arrays["segment_ids_BT"] = batch.segment_ids_BT[rows]
         return {name: torch.from_numpy(array).to(self.device, non_blocking=True) for name, array in arrays.items()}
 

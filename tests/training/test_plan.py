@@ -1,0 +1,62 @@
+"""The plan: resolved defaults, memory, micro-batches."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from gpt2kit import TrainSettings, train
+from gpt2kit.model import GPT2Config
+from gpt2kit.training.memory import is_out_of_memory, training_flops_per_token, training_memory_bytes
+
+Make = Callable[..., TrainSettings]
+
+
+def test_steps_cover_the_epochs(settings: Make) -> None:
+    one = train(settings(max_steps=None, epochs=1.0, dry_run=True)).plan
+    three = train(settings(max_steps=None, epochs=3.0, dry_run=True)).plan
+    # Packing may differ by a row between epochs.
+    assert three.total_steps == pytest.approx(3 * one.total_steps, abs=3)
+    assert one.total_steps * 8 * 32 >= one.train_tokens
+    assert one.warmup_steps == round(0.05 * one.total_steps)
+
+
+def test_counts_of_the_124m_model_are_the_known_ones() -> None:
+    from gpt2kit.model import GPT2
+
+    with torch.device("meta"):
+        model = GPT2(GPT2Config())
+    assert sum(parameter.numel() for parameter in model.parameters()) == 124_439_808
+    # 6 per weight of blocks and head, and 12·L·D·T for attention: (6·123.5 M + 12·12·768·1024)
+    flops = training_flops_per_token(GPT2Config(), context=1024, trainable_share=1.0)
+    assert flops == pytest.approx(6 * 123_532_032 + 6 * 12 * 768 * 1024, rel=0.01)
+
+
+def test_lora_trains_little(fine_tuning: Make) -> None:
+    plan = train(fine_tuning(method="lora", lora_rank=2, dry_run=True)).plan
+    assert plan.trainable_parameters == 2 * 2 * ((32 + 96) + (32 + 32) + (32 + 128) + (128 + 32))
+    assert plan.learning_rate == 3e-4
+
+
+def test_memory_grows_with_rows_and_shrinks_with_checkpointing() -> None:
+    def memory(rows: int, *, gradient_checkpointing: bool = False, dropout: float = 0.0) -> int:
+        return training_memory_bytes(
+            GPT2Config(),
+            parameters=124_439_808,
+            trainable=124_439_808,
+            rows=rows,
+            context=1024,
+            dropout=dropout,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+
+    assert memory(1) < memory(2) < memory(2, dropout=0.1)
+    assert memory(8, gradient_checkpointing=True) < memory(8) / 2
+    assert memory(1) > 16 * 124_439_808
+
+
+def test_kinds_of_memory_running_out() -> None:
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
