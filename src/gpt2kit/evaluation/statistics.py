@@ -42,7 +42,9 @@ def ratio_interval(
     errors = []
     rows = max(_RESAMPLES_AT_ONCE // U, 1)
     for start in range(0, NUM_RESAMPLES, rows):
-        counts_RU = generator.multinomial(U, np.full(U, 1 / U), size=min(rows, NUM_RESAMPLES - start))
+        R = min(rows, NUM_RESAMPLES - start)
+        picks = generator.integers(U, size=(R, U)) + np.arange(R)[:, None] * U
+        counts_RU = np.bincount(picks.reshape(-1), minlength=R * U).reshape(R, U)
         sums_R5 = counts_RU.astype(np.float64) @ terms_U5
         ratio_R, error_R = _ratio_and_error(*sums_R5.T, units=U)
         # A resample of one unit again and again has no error of its own, and says nothing.

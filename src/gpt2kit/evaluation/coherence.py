@@ -1,0 +1,140 @@
+"""Whether neighbouring sentences are about the same thing: similarity in a space learned from the training text.
+
+Latent semantic analysis (Deerwester et al. 1990; for coherence: Foltz et al. 1998): TF-IDF of passages of the training
+text, reduced by a singular value decomposition. A sentence is a point in that space, and the coherence of a text the
+mean cosine of neighbouring sentences. It needs no network and no neural model, only scikit-learn (extra `metrics`).
+
+The figure alone says nothing: its scale is set by the embedding. It is read between two marks made with the same one,
+human held-out text above and human sentences in random order below. More than human is no praise: a text that repeats
+itself scores highest.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpt2kit.errors import DataError
+from gpt2kit.evaluation.statistics import Interval, mean_interval
+from gpt2kit.evaluation.words import split_sentences
+from gpt2kit.runtime import derive_seed, require_extra
+
+_DIMENSIONS = 100
+_FEWEST_PASSAGES = 20
+_PASSAGE_SENTENCES = 4
+_LARGEST_VOCABULARY = 20_000
+_LONGEST_TEXT_CHARACTERS = 200_000  # of one piece, so that a single long one does not fill the sample
+
+
+@dataclass(frozen=True)
+class Coherence:
+    """The coherence of a set of texts.
+
+    Attributes:
+        mean: the mean over texts of the mean cosine of neighbouring sentences.
+        interval: 95% bootstrap interval over texts, or None with a single text.
+        num_pairs: pairs of neighbours.
+        num_texts: texts with at least one pair.
+    """
+
+    mean: float
+    interval: Interval | None
+    num_pairs: int
+    num_texts: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON values."""
+        return vars(self) | {"interval": None if self.interval is None else list(self.interval)}
+
+
+class SentenceSpace:
+    """A latent semantic space.
+
+    Args:
+        passages: the text it is learned from, in passages of a few sentences.
+        seed: of the randomised decomposition.
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+        DataError: there is too little text.
+    """
+
+    def __init__(self, passages: Sequence[str], *, seed: int) -> None:
+        text = require_extra("sklearn.feature_extraction.text", extra="metrics", purpose="measuring coherence")
+        decomposition = require_extra("sklearn.decomposition", extra="metrics", purpose="measuring coherence")
+        if len(passages) < _FEWEST_PASSAGES:
+            raise DataError(
+                f"coherence needs {_FEWEST_PASSAGES} passages of {_PASSAGE_SENTENCES} sentences of training text to "
+                f"learn from, and there are {len(passages)}"
+            )
+        self._words = text.TfidfVectorizer(sublinear_tf=True, min_df=2, max_features=_LARGEST_VOCABULARY)
+        try:
+            weights = self._words.fit_transform(passages)
+        except ValueError as error:  # no word stands in two passages
+            raise DataError("coherence: no word occurs in two passages of the training text") from error
+        dimensions = min(_DIMENSIONS, *(size - 1 for size in weights.shape))
+        if dimensions < 1:
+            raise DataError("coherence: the training text has too few different words to learn from")
+        self._directions = decomposition.TruncatedSVD(dimensions, random_state=derive_seed(seed, "space") % 2**32)
+        self._directions.fit(weights)
+        self.dimensions: int = dimensions
+        self.num_passages = len(passages)
+
+    def embed(self, sentences: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Points of length 1, [sentences, dimensions]; zeros for a sentence without a known word."""
+        points = np.asarray(self._directions.transform(self._words.transform(sentences)), dtype=np.float64)
+        lengths = np.linalg.norm(points, axis=1, keepdims=True)
+        # A sentence with only unseen words comes out as rounding noise at most.
+        return np.where(lengths > 1e-9, points / np.maximum(lengths, 1e-9), 0.0)
+
+
+def passages(texts: Iterable[str], *, max_characters: int) -> list[str]:
+    """Texts cut into passages of four sentences, until there are enough characters."""
+    found: list[str] = []
+    left = max_characters
+    for text in texts:
+        sentences = split_sentences(text[: min(left, _LONGEST_TEXT_CHARACTERS)])
+        found += [
+            " ".join(sentences[start : start + _PASSAGE_SENTENCES])
+            for start in range(0, len(sentences), _PASSAGE_SENTENCES)
+        ]
+        left -= len(text)
+        if left <= 0:
+            break
+    return found
+
+
+def coherence(texts: Sequence[Sequence[str]], space: SentenceSpace, *, seed: int) -> Coherence | None:
+    """The coherence of texts that are given as sentences.
+
+    Args:
+        texts: the sentences of each text; a sentence without a word known to the space makes no pairs.
+        space: where they are compared.
+        seed: of the interval.
+
+    Returns:
+        The figures, or None when no text has two neighbouring sentences that can be compared.
+    """
+    means, num_pairs = [], 0
+    for sentences in texts:
+        if len(sentences) < 2:
+            continue
+        points = space.embed(sentences)
+        known = np.abs(points).sum(axis=1) > 0
+        cosines = (points[1:] * points[:-1]).sum(axis=1)[known[1:] & known[:-1]]
+        if len(cosines):
+            means.append(float(cosines.mean()))
+            num_pairs += len(cosines)
+    if not means:
+        return None
+    return Coherence(float(np.mean(means)), mean_interval(means, seed=seed), num_pairs, len(means))
+
+
+def shuffled(texts: Sequence[Sequence[str]], *, seed: int) -> list[list[str]]:
+    """The same sentences dealt out at random over all texts, each text as long as before."""
+    sentences = [sentence for text in texts for sentence in text]
+    order = np.random.Generator(np.random.PCG64(derive_seed(seed, "shuffled"))).permutation(len(sentences))
+    dealt = iter(order.tolist())
+    return [[sentences[next(dealt)] for _ in text] for text in texts]

@@ -1,0 +1,30 @@
+"""Texts as words and as sentences, for the figures that count them."""
+
+import re
+
+_WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
+# A sentence ends with . ! ? or … (and closing quotes or brackets) before white space, or with an empty line.
+_SENTENCE_END = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s))|\n\s*\n")
+# A full stop behind these is no end. A single capital letter is an initial.
+_ABBREVIATION = re.compile(r"(?:^|[\s(])(?:Mr|Mrs|Ms|Dr|St|Prof|Rev|Capt|Col|Gen|vs|etc|e\.g|i\.e|[A-HJ-Z])\.$")
+
+
+def split_words(text: str) -> list[str]:
+    """Words and punctuation marks, as they are written.
+
+    A word is a run of letters and digits with inner apostrophes and hyphens. In scripts without spaces between words
+    a run is a whole phrase.
+    """
+    return _WORD.findall(text)
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a text; the last may be unfinished. Sentences without a single letter or digit are left out."""
+    sentences, start = [], 0
+    for end in _SENTENCE_END.finditer(text):
+        if end.group().strip() == "." and _ABBREVIATION.search(text, start, end.end()):
+            continue
+        sentences.append(text[start : end.end()])
+        start = end.end()
+    sentences.append(text[start:])
+    return [stripped for sentence in sentences if re.search(r"\w", stripped := sentence.strip())]
