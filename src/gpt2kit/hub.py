@@ -51,11 +51,10 @@ def resolve_base(name: str | Path) -> Path:
         UsageError: it is neither a folder nor a possible name on the Hub.
         NetworkError: it is not on this machine, and the Hub cannot be reached.
     """
-    folder = Path(name)
-    if folder.is_dir():
+    folder, text = Path(name), str(name)
+    if text and folder.is_dir():
         return folder
-    text = str(name)
-    if folder.exists():
+    if text and folder.exists():
         raise UsageError(f"{text} is a file; a base model is a folder, or a name on the Hub such as gpt2")
     if folder.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1 or not text:
         raise UsageError(f"{text or 'an empty name'}: no such folder; name a model's folder, or one on the Hub (gpt2)")
