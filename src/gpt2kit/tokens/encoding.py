@@ -147,7 +147,7 @@ def _batches(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
 
 def _write(part: _Part, ids_of_segments: list[list[int]], writer: TokenStoreWriter, counts: SplitCounts) -> None:
     for segment in part.segments:
-        num_bytes = len(segment.text.encode("utf-8", errors="replace"))
+        num_bytes = len(segment.text.encode())
         counts.num_bytes += num_bytes
         counts.num_target_bytes += num_bytes * segment.has_loss
     before = writer.num_tokens

@@ -70,6 +70,10 @@ class PrepareSettings(Settings):
         description="Characters of the sections that a single long text is split by. Smaller spreads the validation "
         "text over more places.",
     )
+    skip_bad_files: bool = Field(
+        False,
+        description="Leave out files that cannot be read, and name them, instead of stopping at the first.",
+    )
     completion_separator: str = Field("\n", description="What stands between the prompt and the completion of a pair.")
 
 
@@ -116,6 +120,8 @@ def prepare(settings: PrepareSettings) -> PreparedData:
 def _check_places(source: Path, data_dir: Path) -> None:
     if not source.exists():
         raise UsageError(f"--input {source}: no such file or folder; put your texts there, or name where they are")
+    if data_dir.exists() and not data_dir.is_dir():
+        raise UsageError(f"--data_dir {data_dir}: is a file; name a folder")
     inside, outside = source.resolve(), data_dir.resolve()
     if inside == outside or inside in outside.parents or outside in inside.parents:
         raise UsageError(f"--data_dir {data_dir}: must not lie in, hold or be --input {source}; name another folder")
@@ -125,8 +131,6 @@ def _existing_manifest(data_dir: Path) -> dict[str, Any] | None:
     """The manifest of what is in `data_dir`; None when it is free to be written to, or of a damaged preparation."""
     if not data_dir.exists() or is_free(data_dir):
         return None
-    if not data_dir.is_dir():
-        raise UsageError(f"--data_dir {data_dir}: is a file; name a folder")
     try:
         manifest = read_manifest(data_dir)
     except DataError as error:
@@ -177,7 +181,10 @@ def _build(folder: Path, settings: PrepareSettings, tokenizer: Tokenizer | None,
         text_field=settings.text_field,
         encoding=settings.encoding,
         section_chars=settings.section_chars,
+        skip_bad_files=settings.skip_bad_files,
     )
+    for line in report.summary_lines():
+        console.say(line)
     if tokenizer is None:
         tokenizer = _learn(documents / "train.jsonl", settings, _characters(report, "train"))
     tokenizer.save(folder / "tokenizer")

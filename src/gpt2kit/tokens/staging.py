@@ -59,7 +59,8 @@ def recover(folder: Path, *, whole: str) -> None:
         if not (partial / _MARKER).is_file() and not is_free(partial):
             raise UsageError(f"{partial} is in the way and was not made by gpt2kit; move it elsewhere")
         shutil.rmtree(partial)
-    (folder / _MARKER).unlink(missing_ok=True)
+    if folder.is_dir():
+        (folder / _MARKER).unlink(missing_ok=True)
     if not previous.exists():
         return
     if not (previous / whole).is_file() and not is_free(previous):

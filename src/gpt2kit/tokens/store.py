@@ -10,7 +10,9 @@ A store is a folder:
 Legend of the shapes: N tokens, D documents.
 """
 
+import contextlib
 import hashlib
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -167,7 +169,11 @@ class _ArrayWriter:
         self.length = 0
         self._digest = hashlib.sha256()
         self._file: BinaryIO = path.open("wb")
-        self._write_header()
+        try:
+            self._write_header()
+        except OSError:
+            self.close()
+            raise
 
     def _write_header(self) -> None:
         # numpy leaves room for the length to grow, so the header can be written again in its place.
@@ -183,13 +189,12 @@ class _ArrayWriter:
         self.length += len(data) // np.dtype(self.dtype).itemsize
 
     def close(self) -> None:
-        if not self._file.closed:
+        # What could not be written to a full disk is still buffered, and would be tried once more.
+        with contextlib.suppress(OSError):
             self._file.close()
 
     def finish(self) -> dict[str, Any]:
         """Complete and close the file; gives its entry of the header."""
-        import os
-
         self._file.seek(0)
         self._write_header()
         self._file.flush()
@@ -227,16 +232,28 @@ class TokenStoreWriter:
         self._partial = self.folder.with_name(self.folder.name + PARTIAL_SUFFIX)
         self._id_dtype = "uint16" if vocab_size <= 1 << 16 else "uint32"
         self._in_document = False
+        self._arrays: dict[str, _ArrayWriter] = {}
 
     def __enter__(self) -> Self:
-        with explained_disk_errors(self.folder):
-            shutil.rmtree(self._partial, ignore_errors=True)
-            self._partial.mkdir(parents=True)
-            self._ids = _ArrayWriter(self._partial / "ids.npy", self._id_dtype)
-            self._starts = _ArrayWriter(self._partial / "document_starts.npy", "int64")
-            self._starts.append([0])
-        self._mask: _ArrayWriter | None = None
+        try:
+            with explained_disk_errors(self.folder):
+                shutil.rmtree(self._partial, ignore_errors=True)
+                self._partial.mkdir(parents=True)
+                self._open("ids", self._id_dtype)
+                self._open("document_starts", "int64").append([0])
+        except BaseException:
+            self._clean_up()
+            raise
         return self
+
+    def _open(self, name: str, dtype: str) -> _ArrayWriter:
+        self._arrays[name] = _ArrayWriter(self._partial / f"{name}.npy", dtype)
+        return self._arrays[name]
+
+    def _clean_up(self) -> None:
+        for array in self._arrays.values():
+            array.close()
+        shutil.rmtree(self._partial, ignore_errors=True)
 
     def add(self, ids: Sequence[int], *, loss_mask: Sequence[int] | None = None, ends_document: bool = True) -> None:
         """Append a document, or a part of one.
@@ -255,40 +272,35 @@ class TokenStoreWriter:
             mask = None if mask is None else np.append(mask, np.uint8(1))
         with explained_disk_errors(self.folder):
             self._append_mask(mask, len(values))
-            self._ids.append(values)
+            self._arrays["ids"].append(values)
             self.num_tokens += len(values)
             self._in_document = not ends_document
             if ends_document:
                 self.num_documents += 1
-                self._starts.append([self.num_tokens])
+                self._arrays["document_starts"].append([self.num_tokens])
 
     def _append_mask(self, mask: npt.NDArray[np.uint8] | None, length: int) -> None:
-        if mask is not None and self._mask is None:
+        if mask is not None and "loss_mask" not in self._arrays:
             # The first mask: everything before it counted in full.
-            self._mask = _ArrayWriter(self._partial / "loss_mask.npy", "uint8")
+            array = self._open("loss_mask", "uint8")
             for start in range(0, self.num_tokens, _BLOCK):
-                self._mask.append(np.ones(min(_BLOCK, self.num_tokens - start), dtype=np.uint8))
-        if self._mask is not None:
-            self._mask.append(np.ones(length, dtype=np.uint8) if mask is None else mask)
+                array.append(np.ones(min(_BLOCK, self.num_tokens - start), dtype=np.uint8))
+        if "loss_mask" in self._arrays:
+            self._arrays["loss_mask"].append(np.ones(length, dtype=np.uint8) if mask is None else mask)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        writers = {"ids": self._ids, "document_starts": self._starts}
-        if self._mask is not None:
-            writers["loss_mask"] = self._mask
         try:
             if error is None:
                 if self._in_document:
                     self.add([])
                 with explained_disk_errors(self.folder):
-                    self._finish(writers)
+                    self._finish()
         finally:
-            for writer in writers.values():
-                writer.close()
-            shutil.rmtree(self._partial, ignore_errors=True)
+            self._clean_up()
 
-    def _finish(self, writers: dict[str, _ArrayWriter]) -> None:
+    def _finish(self) -> None:
         header = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
@@ -296,7 +308,7 @@ class TokenStoreWriter:
             "num_documents": self.num_documents,
             "end_of_text": self.end_of_text,
             "tokenizer_fingerprint": self.tokenizer_fingerprint,
-            "arrays": {name: writer.finish() for name, writer in writers.items()},
+            "arrays": {name: array.finish() for name, array in self._arrays.items()},
         }
         write_atomically(self._partial / HEADER, to_json(header))
         self._partial.replace(self.folder)
