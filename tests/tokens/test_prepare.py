@@ -11,7 +11,7 @@ import pytest
 
 from gpt2kit.corpus import Piece
 from gpt2kit.errors import DataError, DiskError, ModelError, UsageError
-from gpt2kit.tokens import PreparedData, PrepareSettings, Tokenizer, prepare, train_tokenizer
+from gpt2kit.tokens import PreparedData, PrepareSettings, Tokenizer, TokenStore, prepare, train_tokenizer
 from gpt2kit.tokens.encoding import NO_ANSWER, encode_split
 from gpt2kit.tokens.prepare import default_vocab_size
 
@@ -280,6 +280,24 @@ def test_opening_brings_back_data_after_a_kill_between_the_renames(raw: Path) ->
     data = make(raw)
     data.folder.rename(raw.parent / "processed.previous")
     assert PreparedData.open(data.folder).manifest == data.manifest
+
+
+def test_pieces_that_go_on_are_one_document(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer([STORY] * 5, vocab_size=330)
+    texts = [STORY * 40, "Short.", STORY]
+    pieces = []
+    for number, text in enumerate(texts):
+        # Sections are cut before a space, as the corpus does.
+        for section, word in enumerate(text.replace(" ", "\0 ").split("\0")):
+            pieces.append(Piece("text", "s", "", text=word, document=number, section=section, continues=section > 0))
+    counts = encode_split(pieces, tokenizer, tmp_path / "t", completion_separator="\n", what="", total_characters=None)
+    store = TokenStore.open(tmp_path / "t")
+    store.verify()
+    found = [part.tolist() for part in np.split(store.ids_N, store.document_starts_D1[1:-1])]
+    assert found == [[*tokenizer.encode(text), tokenizer.end_of_text] for text in texts]
+    assert (counts.num_documents, counts.num_tokens) == (3, store.num_tokens)
+    assert counts.num_targets == store.num_tokens
+    assert store.loss_mask_N is None
 
 
 def test_documents_without_anything_to_learn_are_counted(tmp_path: Path) -> None:
