@@ -8,6 +8,7 @@ import click
 from gpt2kit.cli.stage import Stage, StageCommand, debug_option, examples_text, json_option, report
 
 PROGRAM = "gpt2kit"
+_ALLOW_PICKLE = "Read weights that come only as pytorch_model.bin; do so only if you trust them."
 
 STAGES = (
     Stage(
@@ -156,13 +157,17 @@ def _fetch(name: str, revision: str | None, output_dir: Path | None) -> int:
 )
 @click.argument("model")
 @click.option("--prompt", help="Show attention and next-token probabilities for this text, layer by layer.")
-@click.option("--picture", type=click.Path(path_type=Path), metavar="FILE", help="Draw it into this PNG or SVG file.")
-def _inspect(model: str, prompt: str | None, picture: Path | None, as_json: bool) -> int:
+@click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="Candidates for the next token.")
+@click.option(
+    "--picture", type=click.Path(path_type=Path), metavar="FILE", help="Draw it into this PNG, SVG or PDF file."
+)
+@click.option("--allow_pickle", is_flag=True, help=_ALLOW_PICKLE)
+def _inspect(model: str, prompt: str | None, top: int, picture: Path | None, allow_pickle: bool, as_json: bool) -> int:
     """Explain MODEL, a folder or a name on the Hub: its parts and their parameters, memory and FLOPs per token."""
     from gpt2kit.console import say
     from gpt2kit.model import inspect
 
-    anatomy = inspect(model, prompt=prompt)
+    anatomy = inspect(model, prompt=prompt, top=top, allow_pickle=allow_pickle)
     report(anatomy, as_json=as_json)
     if picture is not None:
         anatomy.draw(picture)
@@ -179,13 +184,13 @@ def _inspect(model: str, prompt: str | None, picture: Path | None, as_json: bool
 @click.option(
     "--output_dir", required=True, type=click.Path(path_type=Path), metavar="PATH", help="Folder for the whole model."
 )
-def _merge(adapter: Path, output_dir: Path) -> int:
+@click.option("--allow_pickle", is_flag=True, help=_ALLOW_PICKLE)
+def _merge(adapter: Path, output_dir: Path, allow_pickle: bool) -> int:
     """Merge ADAPTER, a LoRA adapter's folder, into its base model and write the whole model as a new folder."""
     from gpt2kit.console import output
     from gpt2kit.model import merge_adapter
 
-    merge_adapter(adapter, output_dir)
-    output(str(output_dir))
+    output(str(merge_adapter(adapter, output_dir, allow_pickle=allow_pickle)))
     return 0
 
 
