@@ -1,0 +1,8 @@
+"""Model and prompt to samples: sampling, decoding, stopping, long texts, and the files they are written to."""
+
+from gpt2kit.generation.language_model import LanguageModel as LanguageModel
+from gpt2kit.generation.language_model import load as load
+from gpt2kit.generation.sample import Sample as Sample
+from gpt2kit.generation.settings import GenerateSettings as GenerateSettings
+from gpt2kit.generation.texts import generate as generate
+from gpt2kit.generation.texts import stream as stream
