@@ -1,5 +1,6 @@
 """`gpt2kit prepare`: raw files to documents, tokens and a manifest, made beside and swapped in as a whole."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -49,7 +50,7 @@ class PrepareSettings(Settings):
         ge=SMALLEST_VOCABULARY,
         le=1 << 20,
         description="Entries of a tokenizer trained with --from_scratch. Default: one for every 500 characters of "
-        "training text, as a power of two between 512 and 8,192.",
+        "training text, rounded to a power of two between 512 and 8,192.",
     )
     validation_fraction: float = Field(
         0.05, ge=0, lt=1, description="Share of the documents held out to watch the training. Less for much text."
@@ -247,13 +248,12 @@ def _learn(train_file: Path, settings: PrepareSettings, num_characters: int) -> 
 
 
 def default_vocab_size(num_characters: int) -> int:
-    """Entries of a new tokenizer for a text: a power of two, about one entry for every 500 characters.
+    """Entries of a new tokenizer for a text: the power of two nearest to one entry for every 500 characters.
 
     So each entry is seen often enough to be learned: the million characters of tiny Shakespeare give 2,048.
     """
-    wanted = max(num_characters // 500, 1)
-    power = 1 << (wanted.bit_length() - 1)
-    return min(max(power, _SMALLEST_DEFAULT_VOCABULARY), _LARGEST_DEFAULT_VOCABULARY)
+    power = round(math.log2(max(num_characters / 500, 1)))
+    return min(max(1 << power, _SMALLEST_DEFAULT_VOCABULARY), _LARGEST_DEFAULT_VOCABULARY)
 
 
 def _characters(report: "CorpusReport", split: str) -> int:

@@ -30,9 +30,11 @@ def locked(folder: Path, *, wait_seconds: float = 0) -> Iterator[None]:
     Raises:
         UsageError: another process is at it, and was not done within `wait_seconds`.
     """
-    # The lock lies among the temporary files, so that nothing is left beside the user's data.
-    name = hashlib.sha256(f"{Path.home()}\n{folder.resolve()}".encode()).hexdigest()[:16]
-    lock = FileLock(Path(tempfile.gettempdir()) / f"gpt2kit-{name}.lock", timeout=wait_seconds)
+    # The locks lie among the temporary files, so that nothing is left beside the user's data.
+    locks = Path(tempfile.gettempdir()) / f"gpt2kit-locks-{Path.home().name}"
+    locks.mkdir(exist_ok=True)
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    lock = FileLock(locks / f"{name}.lock", timeout=wait_seconds)
     try:
         lock.acquire()
     except Timeout as error:
