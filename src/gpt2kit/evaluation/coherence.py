@@ -11,13 +11,12 @@ itself scores highest.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpt2kit.errors import DataError
-from gpt2kit.evaluation.statistics import Interval, mean_interval
+from gpt2kit.evaluation.statistics import Figure, mean_figure
 from gpt2kit.evaluation.words import split_sentences
 from gpt2kit.runtime import derive_seed, require_extra
 
@@ -33,20 +32,14 @@ class Coherence:
     """The coherence of a set of texts.
 
     Attributes:
-        mean: the mean over texts of the mean cosine of neighbouring sentences.
-        interval: 95% bootstrap interval over texts, or None with a single text.
+        figure: the mean over texts of the mean cosine of neighbouring sentences.
         num_pairs: pairs of neighbours.
         num_texts: texts with at least one pair.
     """
 
-    mean: float
-    interval: Interval | None
+    figure: Figure
     num_pairs: int
     num_texts: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON values."""
-        return vars(self) | {"interval": None if self.interval is None else list(self.interval)}
 
 
 class SentenceSpace:
@@ -127,9 +120,8 @@ def coherence(texts: Sequence[Sequence[str]], space: SentenceSpace, *, seed: int
         if len(cosines):
             means.append(float(cosines.mean()))
             num_pairs += len(cosines)
-    if not means:
-        return None
-    return Coherence(float(np.mean(means)), mean_interval(means, seed=seed), num_pairs, len(means))
+    figure = mean_figure(means, seed=seed)
+    return None if figure is None else Coherence(figure, num_pairs, len(means))
 
 
 def shuffled(texts: Sequence[Sequence[str]], *, seed: int) -> list[list[str]]:

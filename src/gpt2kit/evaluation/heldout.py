@@ -88,7 +88,7 @@ def read_held_out(data: PreparedData, split: str, *, max_tokens: int, seed: int)
     Raises:
         UsageError: there is nothing to predict in it.
     """
-    separator = str(data.manifest.get("settings", {}).get("completion_separator", "\n"))
+    separator = str(data.manifest["completion_separator"])
     documents, pieces = [], []
     for run in joined(data.documents(split)):
         segments = [part for piece in run for part in piece_segments(piece, completion_separator=separator)]

@@ -1,10 +1,35 @@
 """`gpt2kit evaluate`: from a model to a report."""
 
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpt2kit.console import say, warn
+from gpt2kit.errors import DataError, MissingExtraError, UsageError
+from gpt2kit.evaluation import report as reports
+from gpt2kit.evaluation.coherence import SentenceSpace, passages
+from gpt2kit.evaluation.comparison import Comparison, compare
+from gpt2kit.evaluation.heldout import HeldOut, choose_split, openings, read_held_out, read_text_file
+from gpt2kit.evaluation.likelihood import Likelihood, Protocol, TokenDocument, summarise, token_nats
+from gpt2kit.evaluation.memorisation import TrainingText
+from gpt2kit.evaluation.models import ModelRecord, find_model, find_other
+from gpt2kit.evaluation.picture import draw
+from gpt2kit.evaluation.samples import generate_texts, human_texts, read_samples
 from gpt2kit.evaluation.settings import EvaluateSettings
+from gpt2kit.evaluation.texts import TextReport, TextSet, measure_texts
+from gpt2kit.evaluation.verdict import likelihood_verdict, text_verdict, warnings_on_size
+from gpt2kit.files import explained_disk_errors
+from gpt2kit.generation import load
+from gpt2kit.runtime import provenance, uniform
+from gpt2kit.tokens import PreparedData
+from gpt2kit.tokens.chat import piece_segments
+
+FORMAT = "gpt2kit evaluation"
+FORMAT_VERSION = 1
+_ORDER: tuple[str, ...] = ("model", "base", "other", "human")
+_SPACE_CHARACTERS = 4_000_000  # of training text; more makes the space of sentences hardly better
 
 
 @dataclass(frozen=True)
@@ -12,12 +37,35 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        values: everything in the report's JSON: likelihood, texts, settings, provenance.
+        likelihood: of held-out text, by model: "model", and "base" or "other".
+        comparison: the two models on the same text, or None.
+        texts: the figures of texts, by set: "model", "base" or "other", "human"; None when left out.
+        verdict: what it all says, in sentences.
+        warnings: what not to trust.
+        notes: what was left out, and why.
+        values: everything that the report's JSON holds.
         report: the Markdown report; the JSON and the picture lie beside it under the same name.
     """
 
-    values: dict[str, Any]
+    likelihood: dict[str, Likelihood]
+    comparison: Comparison | None
+    texts: TextReport | None
+    verdict: list[str]
+    warnings: list[str]
+    notes: list[str]
+    values: dict[str, Any] = field(repr=False)
     report: Path
+    _text: str = field(repr=False)
+
+    @property
+    def perplexity(self) -> float:
+        """The model's perplexity on the held-out text."""
+        return self.likelihood["model"].perplexity
+
+    @property
+    def bits_per_byte(self) -> float:
+        """The model's bits per byte on the held-out text."""
+        return self.likelihood["model"].bits_per_byte
 
     def to_dict(self) -> dict[str, Any]:
         """The evaluation as JSON values."""
@@ -25,7 +73,7 @@ class Evaluation:
 
     def to_text(self) -> str:
         """The evaluation as tables and a verdict in words."""
-        return str(self.values)
+        return self._text
 
 
 def evaluate(settings: EvaluateSettings) -> Evaluation:
@@ -37,8 +85,306 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     Returns:
         What was found; the report is in `settings.output_dir`.
 
+    Raises:
+        UsageError: the model, the data or the samples are not there, or a setting does not fit them.
+        ModelError: a model's files are damaged.
+        DataError: the data or the samples are damaged.
+        DiskError: the report cannot be written.
+        NetworkError: a model has to be fetched and cannot be.
+
     Example:
         >>> evaluation = evaluate(EvaluateSettings(model_dir="models/mine", data_dir="data/processed"))
         >>> print(evaluation.to_text())
     """
-    raise NotImplementedError
+    run = _Run(settings)
+    stem = reports.claim_number(settings.output_dir)
+    try:
+        return run.measure_and_report(stem)
+    except BaseException:
+        # An empty report would look like a result.
+        if not stem.with_suffix(".json").exists():
+            reports.release_number(stem)
+        raise
+
+
+class _Run:
+    """One evaluation: what it is made of, then what it finds."""
+
+    def __init__(self, settings: EvaluateSettings) -> None:
+        self.settings = settings
+        self.started = time.monotonic()
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.model = find_model(settings.model_dir, role="model")
+        other, why_none = find_other(self.model, settings.compare_with)
+        if why_none:
+            self._note(why_none)
+        self.records = [self.model] if other is None else [self.model, other]
+        self.data = self._open_data()
+        self.held_out = self._read_held_out()
+        self.protocol = self._protocol()
+        self.given_samples = None if settings.samples is None else read_samples(settings.samples)
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        say(text)
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        warn(text)
+
+    def _open_data(self) -> PreparedData | None:
+        if self.settings.text is not None and not self.settings.data_dir.exists():
+            self._note(
+                f"--data_dir {self.settings.data_dir} is not there: copies of the training text are not looked for"
+            )
+            return None
+        return PreparedData.open(self.settings.data_dir)
+
+    def _read_held_out(self) -> HeldOut:
+        if self.settings.text is not None:
+            return read_text_file(self.settings.text)
+        assert self.data is not None  # only a given text does without
+        split = choose_split(self.data, self.settings.split)
+        held_out = read_held_out(self.data, split, max_tokens=self.settings.max_tokens, seed=self.settings.seed)
+        drawn = len(held_out.documents)
+        if drawn < held_out.num_documents_in_all:
+            self._note(
+                f"measured on {drawn:,} of {held_out.num_documents_in_all:,} held-out documents, drawn by the seed "
+                f"(--max_tokens {self.settings.max_tokens:,})"
+            )
+        trained_on = self.model.trained_on
+        if trained_on is not None and trained_on != self.data.manifest["fingerprint"]:
+            self._warn(
+                f"{self.model.name} was trained on other data than {self.data.folder} holds now: it may have seen this "
+                "held-out text, and copies are looked for in a text it did not learn from"
+            )
+        elif trained_on is not None and split == "validation":
+            self._note(
+                "the validation split also chose the model's best weights, so its figures flatter it a little; a test "
+                "split (prepare with --test_fraction) does not"
+            )
+        return held_out
+
+    def _protocol(self) -> Protocol:
+        limit = min(record.context for record in self.records)
+        context = self.settings.context or limit
+        if context > limit:
+            smallest = min(self.records, key=lambda record: record.context)
+            raise UsageError(f"--context {context}: {smallest.name} can look back on {limit} tokens at most")
+        stride = self.settings.stride or context
+        if stride > context:
+            raise UsageError(f"--stride {stride} is greater than the context of {context} tokens")
+        return Protocol(context, stride, self.settings.full_last_window)
+
+    def measure_and_report(self, stem: Path) -> Evaluation:
+        """Measure everything and write it under a number."""
+        likelihood: dict[str, Likelihood] = {}
+        encoded: dict[str, list[TokenDocument]] = {}
+        tokenizers: dict[str, str] = {}
+        sets: dict[str, TextSet] = {}
+        for record in self.records:
+            measured, documents, fingerprint = self._measure_model(record, sets)
+            likelihood[record.role], encoded[record.role] = measured, documents
+            tokenizers[record.role] = fingerprint
+        same_tokenizer = len(set(tokenizers.values())) == 1
+        comparison = None
+        if len(self.records) == 2:
+            role = self.records[1].role
+            comparison = compare(
+                (likelihood["model"], encoded["model"]),
+                (likelihood[role], encoded[role]),
+                protocol=self.protocol,
+                same_tokenizer=same_tokenizer,
+                seed=self.settings.seed,
+            )
+            if not same_tokenizer:
+                self._note("the two models have different tokenizers, so only bits per byte compare")
+        texts = self._measure_texts(sets)
+        return self._report(stem, likelihood, comparison, texts, sets, same_tokenizer=same_tokenizer)
+
+    def _measure_model(
+        self, record: ModelRecord, sets: dict[str, TextSet]
+    ) -> tuple[Likelihood, list[TokenDocument], str]:
+        """Load a model, measure it, and let it write its texts into `sets`."""
+        settings = self.settings
+        loaded = load(record.folder, device=settings.device, precision=settings.precision)
+        documents = self.held_out.encode(loaded.tokenizer)
+        started = time.monotonic()
+        nats = token_nats(
+            loaded.model,
+            documents,
+            protocol=self.protocol,
+            end_of_text=loaded.tokenizer.end_of_text,
+            batch_size=settings.batch_size,
+            what=f"measuring {record.name}",
+        )
+        seconds = round(time.monotonic() - started, 3)
+        measured = summarise(documents, nats, protocol=self.protocol, seed=settings.seed, seconds=seconds)
+        wanted = settings.num_samples if self.given_samples is None else len(self.given_samples.texts)
+        if not wanted:
+            return measured, documents, loaded.tokenizer.fingerprint
+        found = openings(
+            self.held_out,
+            number=wanted,
+            prompt_words=settings.prompt_words,
+            continuation_words=settings.sample_tokens,
+        )
+        if record is self.model:
+            if len(found) < wanted:
+                self._note(f"the held-out text has room for {len(found)} prompts; {wanted} were asked for")
+            human = human_texts(found, loaded.tokenizer, max_tokens=settings.sample_tokens)
+        if self.given_samples is not None and record is self.model:
+            sets["model"] = self.given_samples
+        elif self.given_samples is None and found:
+            sets[record.role] = generate_texts(loaded, found, title=record.name, settings=settings)
+        if record is self.model and found:
+            sets["human"] = human
+        return measured, documents, loaded.tokenizer.fingerprint
+
+    def _measure_texts(self, sets: dict[str, TextSet]) -> TextReport | None:
+        if not sets:
+            return None
+        ordered = {name: sets[name] for name in _ORDER if name in sets}
+        data = self.data
+        return measure_texts(
+            ordered,
+            training=None if data is None else lambda: training_texts(data),
+            space=self._sentence_space(),
+            copy_words=self.settings.copy_words,
+            seed=self.settings.seed,
+        )
+
+    def _sentence_space(self) -> SentenceSpace | None:
+        data = self.data
+        if data is None:
+            return None
+        size = int(data.manifest["splits"]["train"].get("num_bytes") or 1)
+        share = 2 * _SPACE_CHARACTERS / size
+        chosen = (
+            each.text
+            for number, each in enumerate(training_texts(data))
+            if share >= 1 or uniform(self.settings.seed, "space", number) < share
+        )
+        try:
+            return SentenceSpace(passages(chosen, max_characters=_SPACE_CHARACTERS), seed=self.settings.seed)
+        except (MissingExtraError, DataError) as error:
+            self._note(f"coherence is left out: {error}")
+            return None
+
+    def _report(
+        self,
+        stem: Path,
+        likelihood: dict[str, Likelihood],
+        comparison: Comparison | None,
+        texts: TextReport | None,
+        sets: dict[str, TextSet],
+        *,
+        same_tokenizer: bool,
+    ) -> Evaluation:
+        other = self.records[1].title if len(self.records) == 2 else ""
+        verdict = likelihood_verdict(likelihood["model"], comparison, other=other)
+        if texts is not None:
+            verdict += text_verdict(texts, copy_words=self.settings.copy_words)
+        self.warnings += warnings_on_size(likelihood["model"], texts)
+        titles = {record.role: record.name for record in self.records} | {"human": "human"}
+        picture = self._draw(stem, likelihood, texts, titles)
+        values = self._values(likelihood, comparison, texts, sets) | {"verdict": verdict}
+        tables = [self._tables(likelihood, comparison, texts, same_tokenizer, markdown=each) for each in (False, True)]
+        page = reports.markdown_text(values, tables[1], texts=texts, sets=sets, picture=picture)
+        reports.write_report(stem, values, page)
+        return Evaluation(
+            likelihood=likelihood,
+            comparison=comparison,
+            texts=texts,
+            verdict=verdict,
+            warnings=self.warnings,
+            notes=self.notes,
+            values=values,
+            report=stem.with_suffix(".md"),
+            _text=reports.terminal_text(values, tables[0], stem, has_picture=picture is not None),
+        )
+
+    def _tables(
+        self,
+        likelihood: dict[str, Likelihood],
+        comparison: Comparison | None,
+        texts: TextReport | None,
+        same_tokenizer: bool,
+        *,
+        markdown: bool,
+    ) -> list[str]:
+        columns = [(record.name, likelihood[record.role]) for record in self.records]
+        tables = [
+            reports.likelihood_table(columns, comparison, same_tokenizer=same_tokenizer, markdown=markdown),
+        ]
+        if texts is not None:
+            tables.append(reports.texts_table(texts, copy_words=self.settings.copy_words, markdown=markdown))
+        return tables
+
+    def _draw(
+        self, stem: Path, likelihood: dict[str, Likelihood], texts: TextReport | None, titles: dict[str, str]
+    ) -> Path | None:
+        if not self.settings.picture:
+            return None
+        path = stem.with_suffix(".png")
+        try:
+            with explained_disk_errors(path):
+                draw(path, likelihood, texts, titles=titles)
+        except MissingExtraError as error:
+            self._note(f"no picture: {error}")
+            return None
+        return path
+
+    def _values(
+        self,
+        likelihood: dict[str, Likelihood],
+        comparison: Comparison | None,
+        texts: TextReport | None,
+        sets: dict[str, TextSet],
+    ) -> dict[str, Any]:
+        held_out, data = self.held_out, self.data
+        return {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "models": {record.role: record.to_dict() for record in self.records},
+            "data": {
+                "origin": held_out.origin,
+                "fingerprint": None if data is None else data.manifest["fingerprint"],
+                "num_documents": len(held_out.documents),
+                "num_documents_in_all": held_out.num_documents_in_all,
+            },
+            "likelihood": {
+                "protocol": vars_of(self.protocol),
+                **{role: each.to_dict() for role, each in likelihood.items()},
+                "comparison": None if comparison is None else comparison.to_dict(),
+            },
+            "texts": None if texts is None else texts.to_dict(),
+            "samples": {
+                name: {"prompts": each.prompts, "texts": each.texts, "sources": each.sources}
+                for name, each in sets.items()
+            },
+            "warnings": self.warnings,
+            "notes": self.notes,
+            "settings": self.settings.to_dict(),
+            "provenance": provenance(),
+            "seconds": round(time.monotonic() - self.started, 3),
+        }
+
+
+def vars_of(protocol: Protocol) -> dict[str, Any]:
+    """The protocol as JSON values, with its sentence."""
+    return {
+        "context": protocol.context,
+        "stride": protocol.stride,
+        "full_last_window": protocol.full_last_window,
+        "text": protocol.to_text(),
+    }
+
+
+def training_texts(data: PreparedData) -> Iterator[TrainingText]:
+    """The training text as the model read it, piece by piece."""
+    separator = str(data.manifest["completion_separator"])
+    for piece in data.documents("train"):
+        text = "".join(segment.text for segment in piece_segments(piece, completion_separator=separator))
+        yield TrainingText(text, piece.source, piece.place, piece.continues)

@@ -6,7 +6,11 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from gpt2kit.config import Settings
+from gpt2kit.generation import GenerateSettings
 from gpt2kit.runtime import Precision
+
+# Texts are measured as `gpt2kit generate` writes them, unless asked otherwise.
+_WRITING = {name: GenerateSettings.model_fields[name].default for name in ("temperature", "top_k", "top_p")}
 
 
 class EvaluateSettings(Settings):
@@ -69,13 +73,22 @@ class EvaluateSettings(Settings):
         200, ge=1, le=100_000, description="Tokens of each generated text, at most. Loops show only in long ones."
     )
     prompt_words: int = Field(24, ge=1, le=1000, description="Words of a held-out text that a prompt consists of.")
-    temperature: float = Field(1.0, ge=0, le=100, description="Temperature the texts are generated with; 0 is greedy.")
-    top_k: int = Field(0, ge=0, description="Keep the k most probable tokens when generating; 0 keeps all.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Keep the most probable tokens of this total when generating.")
+    temperature: float = Field(
+        _WRITING["temperature"],
+        ge=0,
+        le=100,
+        description="Temperature the texts are generated with; 0 is greedy, 1 shows the model as it is.",
+    )
+    top_k: int = Field(
+        _WRITING["top_k"], ge=0, description="Keep the k most probable tokens when generating; 0 keeps all."
+    )
+    top_p: float = Field(
+        _WRITING["top_p"], gt=0, le=1, description="Keep the most probable tokens of this total when generating."
+    )
     copy_words: int = Field(
         8, ge=5, le=1000, description="Words in a row that count as copied from the training text; 13 is usual too."
     )
-    batch_size: int = Field(8, ge=1, le=4096, description="Full windows, or texts, computed at a time.")
+    batch_size: int = Field(8, ge=1, le=4096, description="Full windows of held-out text computed at a time.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Precision = Field(
         "fp32", description="fp32 for figures to report; bf16 and fp16 are faster on a GPU and change the third digit."

@@ -1,5 +1,9 @@
 """Intervals that say how far a figure may be off, by the bootstrap."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +15,36 @@ Floats = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 2000
 _RESAMPLES_AT_ONCE = 1_000_000  # of units, so that memory stays bounded
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A measured value.
+
+    Attributes:
+        value: the value.
+        interval: its 95% bootstrap interval; None where there is none to be had (a single unit, or no mean or ratio).
+    """
+
+    value: float
+    interval: Interval | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figure as JSON values."""
+        return {"value": self.value, "interval": None if self.interval is None else list(self.interval)}
+
+
+def mean_figure(values: Sequence[float], *, seed: int) -> Figure | None:
+    """A mean with its interval, or None of no values."""
+    return Figure(float(np.mean(values)), mean_interval(values, seed=seed)) if len(values) else None
+
+
+def ratio_figure(numerators: Sequence[float], denominators: Sequence[float], *, seed: int) -> Figure | None:
+    """A ratio of sums with its interval, or None when the denominators are 0."""
+    total = float(np.sum(denominators))
+    if total <= 0:
+        return None
+    return Figure(float(np.sum(numerators)) / total, ratio_interval(numerators, denominators, seed=seed))
 
 
 def ratio_interval(

@@ -1,0 +1,208 @@
+"""The report of an evaluation: numbered files that never replace one another."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt2kit.console import text_table
+from gpt2kit.evaluation.comparison import Comparison
+from gpt2kit.evaluation.likelihood import Likelihood
+from gpt2kit.evaluation.statistics import Figure, Interval
+from gpt2kit.evaluation.texts import Metric, TextReport, TextSet, metrics
+from gpt2kit.files import explained_disk_errors, to_json, write_atomically
+
+STEM = "evaluation"
+_MATCHES_SHOWN = 5
+_SAMPLES_SHOWN = 3
+_LONGEST_QUOTE_CHARACTERS = 400
+
+
+def claim_number(folder: Path) -> Path:
+    """Take the next free number: `evaluation-001.md`, empty so far, so that no other process takes it too.
+
+    Returns:
+        The path without its suffix.
+
+    Raises:
+        DiskError: the folder cannot be written to.
+    """
+    with explained_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        number = 1 + max((_number(path) for path in folder.glob(f"{STEM}-*.*")), default=0)
+        while True:
+            stem = folder / f"{STEM}-{number:03}"
+            try:
+                stem.with_suffix(".md").open("x").close()
+            except FileExistsError:
+                number += 1
+                continue
+            return stem
+
+
+def release_number(stem: Path) -> None:
+    """Give a number back that nothing was written under."""
+    stem.with_suffix(".md").unlink(missing_ok=True)
+
+
+def _number(path: Path) -> int:
+    digits = path.name.removeprefix(f"{STEM}-").partition(".")[0]
+    return int(digits) if digits.isascii() and digits.isdigit() else 0
+
+
+def write_report(stem: Path, values: dict[str, Any], markdown: str) -> None:
+    """Write the JSON, then the Markdown.
+
+    Raises:
+        DiskError: the disk is full.
+    """
+    write_atomically(stem.with_suffix(".json"), to_json(values))
+    write_atomically(stem.with_suffix(".md"), markdown)
+
+
+def likelihood_table(
+    columns: Sequence[tuple[str, Likelihood]],
+    comparison: Comparison | None,
+    *,
+    same_tokenizer: bool,
+    markdown: bool = False,
+) -> str:
+    """Perplexity and bits per byte, a column a model."""
+    rows = [
+        ["bits per byte", *(_with_interval(each.bits_per_byte, each.bits_per_byte_interval, 4) for _, each in columns)],
+    ]
+    if same_tokenizer:
+        rows += [
+            ["perplexity", *(_with_interval(each.perplexity, each.perplexity_interval, 3) for _, each in columns)],
+            ["perplexity without end-of-text", *(f"{each.text_perplexity:,.3f}" for _, each in columns)],
+        ]
+    rows.append(["tokens predicted", *(f"{each.num_tokens:,}" for _, each in columns)])
+    if comparison is not None:
+        empty = [""] * (len(columns) - 1)
+        saved = Metric("", "", digits=4).show(comparison.bits_per_byte_saved)
+        rows.append(["bits per byte saved", saved, *empty])
+        if comparison.perplexity_drop is not None:
+            rows.append(["perplexity lower by", _percent(comparison.perplexity_drop), *empty])
+    headers = ["held-out text", *(title for title, _ in columns)]
+    return text_table(rows, headers, markdown=markdown, right_align=range(1, len(headers)))
+
+
+def texts_table(report: TextReport, *, copy_words: int, markdown: bool = False) -> str:
+    """The figures of texts, a column a set, and shuffled human sentences where they have a figure."""
+    sets = list(report.sets.values())
+    with_floor = report.shuffled_coherence is not None
+    rows = []
+    for metric in metrics(copy_words):
+        cells = [metric.show(each.figures.get(metric.name)) for each in sets]
+        if all(cell == "-" for cell in cells) or (metric.name == "copied_13" and copy_words == 13):
+            continue
+        floor = metric.show(report.shuffled_coherence) if metric.name == "coherence" else ""
+        rows.append([metric.title, *cells, *([floor] * with_floor)])
+    headers = ["generated texts", *(each.title for each in sets), *(["human, shuffled"] * with_floor)]
+    return text_table(rows, headers, markdown=markdown, right_align=range(1, len(headers)))
+
+
+def terminal_text(values: dict[str, Any], tables: Sequence[str], stem: Path, *, has_picture: bool) -> str:
+    """What a person sees at the end of a run."""
+    protocol = values["likelihood"]["protocol"]["text"]
+    files = [str(stem.with_suffix(".md")), str(stem.with_suffix(".json"))]
+    if has_picture:
+        files.append(str(stem.with_suffix(".png")))
+    blocks = [*tables, f"Protocol: {protocol}.", "\n".join(values["verdict"])]
+    blocks += ["\n".join(f"warning: {line}" for line in values["warnings"])] if values["warnings"] else []
+    blocks += ["\n".join(f"note: {line}" for line in values["notes"])] if values["notes"] else []
+    return "\n\n".join([*blocks, f"Report: {', '.join(files)}"])
+
+
+def markdown_text(
+    values: dict[str, Any],
+    tables: Sequence[str],
+    *,
+    texts: TextReport | None,
+    sets: dict[str, TextSet],
+    picture: Path | None,
+) -> str:
+    """The report as a page: verdict first, then tables, copies, samples, and how it was made."""
+    model, data = values["models"]["model"], values["data"]
+    parts = [
+        f"# Evaluation of {model['name']}",
+        _bullets(values["verdict"]),
+        _bullets([f"**Warning:** {line}" for line in values["warnings"]]),
+        f"![the figures]({picture.name})" if picture is not None else "",
+        "## Held-out text",
+        tables[0],
+        f"Measured on {data['origin']} ({data['num_documents']:,} of {data['num_documents_in_all']:,} documents). "
+        f"Protocol: {values['likelihood']['protocol']['text']}. In brackets: 95% bootstrap intervals over "
+        f"{values['likelihood']['model']['num_units']:,} {values['likelihood']['model']['unit']}s.",
+    ]
+    if texts is not None:
+        parts += [
+            "## Texts",
+            tables[1],
+            f"Figures on n-grams (distinct, self-BLEU, rep) are made of {texts.compared_texts} texts of each, cut to "
+            f"the same lengths: {texts.compared_words:,} words. What each figure is, and its traps: docs/evaluation.md.",
+            *_copied_passages(texts),
+            *_samples(sets),
+        ]
+    versions = ", ".join(f"{name} {version}" for name, version in values["provenance"]["versions"].items() if version)
+    parts += [
+        "## How this was made",
+        _bullets(values["notes"]),
+        f"Command: `{' '.join(values['provenance']['command'])}`  \nMade: {values['provenance']['created']} with "
+        f"{versions}  \nModel: {model['folder']}, sha256 {model['sha256']}  \nData: {data['fingerprint']}",
+        "```json\n" + to_json(values["settings"]).strip() + "\n```",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _copied_passages(texts: TextReport) -> list[str]:
+    model = texts.sets.get("model")
+    if model is None or not model.matches:
+        return []
+    rows = [
+        [match.num_words, _cell(", ".join(part for part in (match.source, match.place) if part)), _quote(match.text)]
+        for match in model.matches[:_MATCHES_SHOWN]
+    ]
+    table = text_table(rows, ["words", "also in the training text", "passage"], markdown=True, right_align=[0])
+    return ["## Longest copied passages", table]
+
+
+def _samples(sets: dict[str, TextSet]) -> list[str]:
+    if "model" not in sets:
+        return []
+    parts = ["## Samples"]
+    for number, prompt in enumerate(sets["model"].prompts[:_SAMPLES_SHOWN]):
+        parts.append(f"**{_quote(prompt) or 'From the beginning'}**")
+        for each in sets.values():
+            if number < len(each.texts):
+                parts.append(f"*{each.title}:* {_quote(each.texts[number])}")
+    return parts
+
+
+def _quote(text: str) -> str:
+    """A passage on one line, cut where it is long."""
+    line = " ".join(text.split())
+    if len(line) > _LONGEST_QUOTE_CHARACTERS:
+        line = line[:_LONGEST_QUOTE_CHARACTERS].rstrip() + " …"
+    return _cell(line)
+
+
+def _cell(text: str) -> str:
+    """Text that Markdown shows as it is, in a table too."""
+    for character in "\\`*_{}[]<>#|~":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _with_interval(value: float, interval: Interval | None, digits: int) -> str:
+    return Metric("", "", digits=digits).show(Figure(value, interval))
+
+
+def _percent(figure: Figure) -> str:
+    text = f"{100 * figure.value:.2f}%"
+    if figure.interval is not None:
+        text += f" ({100 * figure.interval[0]:.2f} to {100 * figure.interval[1]:.2f})"
+    return text

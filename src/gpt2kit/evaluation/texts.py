@@ -1,0 +1,283 @@
+"""Sets of texts side by side: a model's, its base model's, and what humans wrote in the same places."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gpt2kit.evaluation.coherence import SentenceSpace, coherence, shuffled
+from gpt2kit.evaluation.diversity import distinct, repetition, self_bleu, words_in_loops
+from gpt2kit.evaluation.memorisation import Copies, Match, TrainingText, batches_of_texts, find_copies
+from gpt2kit.evaluation.statistics import Figure, mean_figure, ratio_figure
+from gpt2kit.evaluation.words import split_sentences, split_words
+
+SHORTEST_COMPARED_WORDS = 8  # of shorter texts, n-grams say nothing
+COPY_LENGTHS = (5, 8, 13, 20, 30, 50, 100)
+_MATCHES_KEPT = 20
+
+OpenTraining = Callable[[], Iterable[TrainingText]]
+
+
+@dataclass(frozen=True, slots=True)
+class TextSet:
+    """Texts of one origin, in the order of their prompts.
+
+    Attributes:
+        title: whose they are, for a reader.
+        texts: without their prompts.
+        prompts: what each went on from.
+        ended: whether each ended by itself; None where that has no meaning.
+        sources: where the prompts come from.
+    """
+
+    title: str
+    texts: list[str]
+    prompts: list[str]
+    ended: list[bool] | None = None
+    sources: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure of the report.
+
+    Attributes:
+        name: its key.
+        title: its name for a reader.
+        is_share: shown in per cent.
+        digits: behind the point.
+    """
+
+    name: str
+    title: str
+    is_share: bool = False
+    digits: int = 3
+
+    def show(self, figure: Figure | None) -> str:
+        """A figure as text, with its interval."""
+        if figure is None:
+            return "-"
+        text = self._number(figure.value)
+        if figure.interval is not None:
+            text += f" ({self._number(figure.interval[0])} to {self._number(figure.interval[1])})"
+        return text
+
+    def _number(self, value: float) -> str:
+        if self.is_share:
+            # An interval of a share may reach beyond what a share can be.
+            return f"{100 * min(max(value, 0.0), 1.0):.1f}%"
+        return f"{value:,.{self.digits}f}"
+
+
+def metrics(copy_words: int) -> list[Metric]:
+    """The figures of a set of texts, in the order of the report."""
+    return [
+        Metric("words_per_text", "words a text", digits=0),
+        Metric("ended", "texts that ended by themselves", is_share=True),
+        Metric("distinct_1", "distinct-1"),
+        Metric("distinct_2", "distinct-2"),
+        Metric("distinct_3", "distinct-3"),
+        Metric("self_bleu", "self-BLEU"),
+        Metric("rep_2", "rep-2 (pairs said before)", is_share=True),
+        Metric("rep_3", "rep-3", is_share=True),
+        Metric("rep_4", "rep-4", is_share=True),
+        Metric("looping_texts", "texts with a loop", is_share=True),
+        Metric("words_in_loops", "words in loops", is_share=True),
+        Metric("coherence", "coherence of neighbouring sentences"),
+        Metric("copied", f"words copied in runs of {copy_words} or more", is_share=True),
+        Metric("copied_13", "words copied in runs of 13 or more", is_share=True),
+        Metric("longest_copy_words", "longest copied run, in words", digits=0),
+    ]
+
+
+@dataclass(frozen=True)
+class TextFigures:
+    """What was measured on a set of texts.
+
+    Attributes:
+        title: whose texts they are.
+        num_texts: how many.
+        num_words: words and punctuation marks in all.
+        figures: by the name of the metric; those that could not be measured are left out.
+        copied_by_length: share of words in copied runs of at least so many words.
+        matches: the longest copied runs.
+    """
+
+    title: str
+    num_texts: int
+    num_words: int
+    figures: dict[str, Figure]
+    copied_by_length: dict[int, float]
+    matches: list[Match]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON values."""
+        return {
+            "title": self.title,
+            "num_texts": self.num_texts,
+            "num_words": self.num_words,
+            "figures": {name: figure.to_dict() for name, figure in self.figures.items()},
+            "copied_by_length": {str(length): share for length, share in self.copied_by_length.items()},
+            "matches": [match.to_dict() for match in self.matches],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CutTexts:
+    """Texts of several sets cut to the same lengths, so that figures on n-grams compare.
+
+    Attributes:
+        sets: the words of each set's texts.
+        num_texts: texts of each set.
+        num_words: words of each set.
+        num_left_out: places where one of the sets has fewer than eight words.
+    """
+
+    sets: dict[str, list[list[str]]]
+    num_texts: int
+    num_words: int
+    num_left_out: int
+
+
+def cut_alike(sets: Mapping[str, Sequence[str]]) -> CutTexts:
+    """Cut the k-th text of every set to the words of the shortest k-th text.
+
+    Args:
+        sets: texts of each set; of sets of unequal size, the first ones.
+    """
+    words = {name: [split_words(text) for text in texts] for name, texts in sets.items()}
+    in_common = min((len(texts) for texts in words.values()), default=0)
+    lengths = [min(len(texts[number]) for texts in words.values()) for number in range(in_common)]
+    kept = [number for number, length in enumerate(lengths) if length >= SHORTEST_COMPARED_WORDS]
+    return CutTexts(
+        {name: [texts[number][: lengths[number]] for number in kept] for name, texts in words.items()},
+        len(kept),
+        sum(lengths[number] for number in kept),
+        in_common - len(kept),
+    )
+
+
+@dataclass(frozen=True)
+class TextReport:
+    """What was measured on all sets.
+
+    Attributes:
+        sets: the figures of each, by its name ("model", "base", "human").
+        compared_texts: texts of each that the figures on n-grams are made of, after cutting them alike.
+        compared_words: words in these.
+        num_left_out: texts too short for that.
+        shuffled_coherence: the coherence of the human texts' sentences in random order.
+    """
+
+    sets: dict[str, TextFigures]
+    compared_texts: int
+    compared_words: int
+    num_left_out: int
+    shuffled_coherence: Figure | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON values."""
+        return {
+            "sets": {name: figures.to_dict() for name, figures in self.sets.items()},
+            "compared_texts": self.compared_texts,
+            "compared_words": self.compared_words,
+            "num_left_out": self.num_left_out,
+            "shuffled_coherence": None if self.shuffled_coherence is None else self.shuffled_coherence.to_dict(),
+        }
+
+
+def measure_texts(
+    sets: Mapping[str, TextSet],
+    *,
+    training: OpenTraining | None,
+    space: SentenceSpace | None,
+    copy_words: int,
+    seed: int,
+) -> TextReport:
+    """Measure sets of texts side by side.
+
+    Args:
+        sets: the sets; "human" is the one whose sentences are shuffled for the lower mark of coherence.
+        training: opens the training text, for copies of it; None leaves them out.
+        space: where sentences are compared; None leaves coherence out.
+        copy_words: the shortest run that counts as copied.
+        seed: of intervals and shuffles.
+    """
+    cut = cut_alike({name: each.texts for name, each in sets.items()})
+    copies = _copies_of(sets, training) if training is not None else {}
+    measured = {}
+    for name, each in sets.items():
+        figures = _own_figures(each, seed=seed) | _compared_figures(cut.sets[name], seed=seed)
+        if space is not None:
+            found = coherence([split_sentences(text) for text in each.texts], space, seed=seed)
+            figures["coherence"] = None if found is None else found.figure
+        of_set = copies.get(name, [])
+        figures |= _copy_figures(of_set, copy_words=copy_words, seed=seed)
+        matches = [replace(match, text_index=k) for k, of_text in enumerate(of_set) for match in of_text.matches]
+        matches.sort(key=lambda match: -match.num_words)
+        measured[name] = TextFigures(
+            title=each.title,
+            num_texts=len(each.texts),
+            num_words=sum(len(split_words(text)) for text in each.texts),
+            figures={key: figure for key, figure in figures.items() if figure is not None},
+            copied_by_length=_copied_by_length(of_set),
+            matches=matches[:_MATCHES_KEPT],
+        )
+    floor = None
+    if space is not None and "human" in sets:
+        mixed = shuffled([split_sentences(text) for text in sets["human"].texts], seed=seed)
+        found = coherence(mixed, space, seed=seed)
+        floor = None if found is None else found.figure
+    return TextReport(measured, cut.num_texts, cut.num_words, cut.num_left_out, floor)
+
+
+def _own_figures(each: TextSet, *, seed: int) -> dict[str, Figure | None]:
+    """Figures that need no cutting: lengths and loops."""
+    words = [split_words(text) for text in each.texts]
+    looping = [words_in_loops(text) for text in words]
+    return {
+        "words_per_text": mean_figure([len(text) for text in words], seed=seed),
+        "ended": None if each.ended is None else mean_figure([float(ended) for ended in each.ended], seed=seed),
+        "looping_texts": mean_figure([float(count > 0) for count in looping], seed=seed),
+        "words_in_loops": ratio_figure(looping, [len(text) for text in words], seed=seed),
+    }
+
+
+def _compared_figures(texts: Sequence[list[str]], *, seed: int) -> dict[str, Figure | None]:
+    """Figures on the n-grams of texts that were cut alike."""
+    found: dict[str, Figure | None] = {"self_bleu": mean_figure(self_bleu(texts), seed=seed)}
+    for n in (1, 2, 3):
+        share = distinct(texts, n)
+        # No interval: a resample holds some texts twice, whose n-grams are then not distinct.
+        found[f"distinct_{n}"] = None if share is None else Figure(share)
+    for n in (2, 3, 4):
+        shares = [repetition(text, n) for text in texts]
+        found[f"rep_{n}"] = mean_figure([share for share in shares if share is not None], seed=seed)
+    return found
+
+
+def _copies_of(sets: Mapping[str, TextSet], training: OpenTraining) -> dict[str, list[Copies]]:
+    """Copies of the training text in all sets, in as few passes over it as their size allows."""
+    together = [text for each in sets.values() for text in each.texts]
+    found: list[Copies] = []
+    for lot in batches_of_texts(together):
+        found += find_copies(lot, training())
+    ordered = iter(found)
+    return {name: [next(ordered) for _ in each.texts] for name, each in sets.items()}
+
+
+def _copy_figures(copies: Sequence[Copies], *, copy_words: int, seed: int) -> dict[str, Figure | None]:
+    if not copies:
+        return {}
+    sizes = [len(each.runs_W) for each in copies]
+    return {
+        "copied": ratio_figure([each.num_copied(copy_words) for each in copies], sizes, seed=seed),
+        "copied_13": ratio_figure([each.num_copied(13) for each in copies], sizes, seed=seed),
+        "longest_copy_words": Figure(float(max(each.longest for each in copies))),
+    }
+
+
+def _copied_by_length(copies: Sequence[Copies]) -> dict[int, float]:
+    total = sum(len(each.runs_W) for each in copies)
+    if not total:
+        return {}
+    return {length: sum(each.num_copied(length) for each in copies) / total for length in COPY_LENGTHS}
