@@ -142,9 +142,9 @@ def _with_our_names(weights: dict[str, Tensor], *, source: Path) -> dict[str, Te
             continue
         ours = name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
         if ours in named:
-            raise ModelError(f"{source}: the weights hold {name} twice, with and without 'transformer.'")
+            raise ModelError(f"{source}: the weights hold {name!r} twice, with and without 'transformer.'")
         if not tensor.is_floating_point():
-            raise ModelError(f"{source}: {name} is {tensor.dtype}; gpt2kit reads floating-point weights")
+            raise ModelError(f"{source}: {name!r} is {tensor.dtype}; gpt2kit reads floating-point weights")
         named[ours] = tensor
     return named
 
@@ -188,7 +188,8 @@ def _check_tensors(model: GPT2, weights: dict[str, Tensor], *, source: Path) -> 
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    shown = [name if name.isprintable() else repr(name) for name in names[:3]]
+    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def read_weights(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
