@@ -138,8 +138,8 @@ def markdown_text(
         parts += [
             "## Texts",
             tables[1],
-            f"Figures on n-grams (distinct, self-BLEU, rep) are made of {texts.compared_texts} texts of each, cut to "
-            f"the same lengths: {texts.compared_words:,} words. What each figure is, and its traps: docs/evaluation.md.",
+            f"Figures on n-grams (distinct, self-BLEU, rep) are made of {texts.compared_texts} texts of each, cut "
+            f"to the same lengths: {texts.compared_words:,} words. What each figure is, and its traps: docs/evaluation.md.",
             *_copied_passages(texts),
             *_samples(sets),
         ]
