@@ -10,12 +10,12 @@ from gpt2kit.errors import UsageError
 from gpt2kit.tokens.staging import locked, recover, replacing, was_interrupted
 
 WHOLE = "whole.txt"
-# Replaces a folder and ends, as a kill would, before the n-th call that changes names on the disk.
+# For each n, replaces the folder n/data and ends, as a kill would, before the n-th call that changes names on the disk;
+# prints the exit codes. One process that forks, since starting thirty would take long.
 KILLED = """
-import os, pathlib, shutil, sys
+import os, pathlib, sys
 from gpt2kit.tokens import staging
 
-left = int(sys.argv[2])
 def counted(function):
     def call(*args, **kwargs):
         global left
@@ -24,13 +24,24 @@ def counted(function):
             os._exit(9)
         return function(*args, **kwargs)
     return call
-for name in ("rename", "unlink", "touch", "mkdir"):
-    setattr(pathlib.Path, name, counted(getattr(pathlib.Path, name)))
-staging.shutil.rmtree = counted(shutil.rmtree)
-with staging.replacing(pathlib.Path(sys.argv[1]), whole="whole.txt") as folder:
-    (folder / "part").write_text("new")
-    (folder / "whole.txt").write_text("new")
+
+def replace_and_end():
+    for name in ("rename", "unlink", "mkdir", "rmdir"):
+        setattr(os, name, counted(getattr(os, name)))
+    pathlib.Path.touch = counted(pathlib.Path.touch)
+    with staging.replacing(folder, whole="whole.txt") as partial:
+        (partial / "part").write_text("new")
+        (partial / "whole.txt").write_text("new")
+    os._exit(0)
+
+for moment in range(int(sys.argv[2])):
+    folder, left = pathlib.Path(sys.argv[1]) / str(moment) / "data", moment
+    child = os.fork()
+    if child == 0:
+        replace_and_end()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+MOMENTS = 30
 
 
 def old_folder(parent: Path) -> Path:
@@ -69,33 +80,31 @@ def test_a_failure_leaves_the_old_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("old", [True, False])
 def test_a_kill_at_any_moment_leaves_the_old_one_or_the_new(tmp_path: Path, old: bool) -> None:
-    seen = set()
-    for moment in range(20):
+    folders = []
+    for moment in range(MOMENTS):
         parent = tmp_path / str(moment)
-        folder = old_folder(parent) if old else parent / "data"
+        folders.append(old_folder(parent) if old else parent / "data")
         if not old:
-            folder.mkdir(parents=True)
-            (folder / ".gitkeep").touch()
-        code = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(moment)], check=False).returncode
-        if code == 0:
-            assert moment >= 5, "the kills must have covered the whole way"
-            break
-        assert code == 9
+            folders[-1].mkdir(parents=True)
+            (folders[-1] / ".gitkeep").touch()
+    command = [sys.executable, "-c", KILLED, str(tmp_path), str(MOMENTS)]
+    codes = [int(code) for code in subprocess.check_output(command, text=True).split()]
+    num_kills = codes.count(9)
+    assert 10 <= num_kills < MOMENTS, "the kills must have covered the whole way"
+    assert codes == [9] * num_kills + [0] * (MOMENTS - num_kills)
+    seen = set()
+    for folder in folders[:num_kills]:
         recover(folder, whole=WHOLE)
         names = {path.name for path in folder.iterdir()}
         content = (folder / WHOLE).read_text() if WHOLE in names else "none"
         seen.add(content)
-        if content != "none":
-            assert (folder / "part").read_text() == content
-        assert names == ({"part", WHOLE} if content != "none" else set()) | {".gitkeep"} | (
-            {"notes.txt"} if old else set()
-        )
-        assert list(parent.iterdir()) == [folder], "nothing is left beside it"
+        assert content == "none" or (folder / "part").read_text() == content
+        ours = {"part", WHOLE} if content != "none" else set()
+        assert names == ours | {".gitkeep"} | ({"notes.txt"} if old else set())
+        assert list(folder.parent.iterdir()) == [folder], "nothing is left beside it"
         with replacing(folder, whole=WHOLE) as partial:
             (partial / WHOLE).write_text("again")
         assert (folder / WHOLE).read_text() == "again"
-    else:
-        pytest.fail("it never came to the end")
     assert seen == {"old" if old else "none", "new"}
 
 

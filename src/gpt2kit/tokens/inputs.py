@@ -1,7 +1,7 @@
 """Which raw files a preparation read, and whether they are still the same."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,8 +50,7 @@ def hash_inputs(path: Path, listed: Sequence[RawFile]) -> list[RawFile]:
     with Progress("checking raw files", total=sum(raw.bytes for raw in listed), unit="B") as progress:
         hashed = []
         for raw in listed:
-            sha256 = sha256_file(_locate(path, raw))
-            hashed.append(RawFile(raw.path, raw.bytes, raw.modified_ns, sha256))
+            hashed.append(replace(raw, sha256=_hash(_locate(path, raw))))
             progress.advance(raw.bytes)
     return hashed
 
@@ -61,9 +60,17 @@ def same_inputs(path: Path, listed: Sequence[RawFile], recorded: Sequence[RawFil
     if [(raw.path, raw.bytes) for raw in listed] != [(raw.path, raw.bytes) for raw in recorded]:
         return False
     return all(
-        now.modified_ns == then.modified_ns or sha256_file(_locate(path, now)) == then.sha256
+        now.modified_ns == then.modified_ns or _hash(_locate(path, now)) == then.sha256
         for now, then in zip(listed, recorded, strict=True)
     )
+
+
+def _hash(file: Path) -> str:
+    """The hash of a file; empty for one that cannot be read, which is for the reader of the text to refuse."""
+    try:
+        return sha256_file(file)
+    except OSError:
+        return ""
 
 
 def _locate(path: Path, raw: RawFile) -> Path:

@@ -60,12 +60,12 @@ def recover(folder: Path, *, whole: str) -> None:
     if partial.exists():
         if not (partial / _MARKER).is_file() and not is_free(partial):
             raise UsageError(f"{partial} is in the way and was not made by gpt2kit; move it elsewhere")
-        shutil.rmtree(partial)
+        _remove(partial)
     if folder.is_dir():
         (folder / _MARKER).unlink(missing_ok=True)
     if not previous.exists():
         return
-    if not (previous / whole).is_file() and not is_free(previous):
+    if not any((previous / name).is_file() for name in (whole, _MARKER)) and not is_free(previous):
         raise UsageError(f"{previous} is in the way and was not made by gpt2kit; move it elsewhere")
     if (folder / whole).is_file():
         _retire(previous, folder)
@@ -111,11 +111,11 @@ def replacing(folder: Path, *, whole: str) -> Iterator[Path]:
         with explained_disk_errors(folder):
             partial.mkdir(parents=True)
             (partial / _MARKER).touch()
-        yield partial
-        with explained_disk_errors(folder):
+            yield partial
             _swap(partial, folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial.exists():
+            _remove(partial)
 
 
 def _swap(partial: Path, folder: Path) -> None:
@@ -143,10 +143,23 @@ def _swap(partial: Path, folder: Path) -> None:
 
 def _retire(previous: Path, folder: Path) -> None:
     """Remove what was replaced, after moving over what is not ours."""
-    for entry in previous.iterdir():
-        if not (folder / entry.name).exists():
-            entry.rename(folder / entry.name)
-    shutil.rmtree(previous)
+    if not (previous / _MARKER).is_file():
+        for entry in previous.iterdir():
+            if not (folder / entry.name).exists():
+                entry.rename(folder / entry.name)
+        (previous / _MARKER).touch()
+    _remove(previous)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of ours, its marker last, so that after a kill it is still known to be ours."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != _MARKER:
+            entry.unlink()
+    (folder / _MARKER).unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def _beside(folder: Path, suffix: str) -> Path:
