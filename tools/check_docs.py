@@ -48,8 +48,9 @@ def check_file(path: Path) -> list[str]:
             problems += _python_problems(number, lines)
     for number, line in _prose(text):
         problems += [(number, problem) for problem in _link_problems(path, line)]
-        for code in _INLINE_CODE.findall(line):
-            problems += [(number, problem) for problem in _inline_problems(code)]
+        for code in _INLINE_CODE.finditer(line):
+            if not line[: code.start()].endswith("no "):  # "there is no `--resume`"
+                problems += [(number, problem) for problem in _inline_problems(code.group(1))]
     name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
     return [f"{name}:{number}: {problem}" for number, problem in sorted(problems)]
 
@@ -153,7 +154,7 @@ def _arguments_problem(words: Sequence[str], *, whole: bool) -> str | None:
         )
         if not whole or "--help" in words:
             names = _option_names(command, context)
-            flags = [word.partition("=")[0] for word in words[1:] if word.startswith("--")]
+            flags = [word.partition("=")[0] for word in words[1:] if re.match(r"--\w", word)]
             return next(
                 (f"`{PROGRAM} {words[0]}` has no option {flag}" for flag in flags if _plain(flag) not in names), None
             )

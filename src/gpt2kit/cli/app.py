@@ -46,9 +46,9 @@ STAGES = (
         about="Write text with a fine-tuned model or a base model, to the terminal or into a folder.",
         settings="gpt2kit.generation:GenerateSettings",
         entry="gpt2kit.generation:run",
-        argument="",
+        argument="prompt",
         examples=(
-            'gpt2kit generate --model_dir models/gpt2_fine_tuned --prompt "Once upon a time"',
+            'gpt2kit generate "Once upon a time" --model_dir models/gpt2_fine_tuned',
             "gpt2kit generate --nsamples 10 --top_p 0.9 --seed 0 --output_dir results/generated_texts",
         ),
     ),

@@ -87,7 +87,7 @@ class StageCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> int:
         """Resolve the settings, run the stage, and write its result."""
-        from gpt2kit.cli.options import given_values
+        from gpt2kit.cli.options import given_values, is_repeatable
 
         settings = load(self.stage.settings)
         flags = given_values(ctx.params, settings)
@@ -95,8 +95,9 @@ class StageCommand(click.Command):
             name = self.stage.argument
             if name in flags:
                 raise UsageError(f"{word} and --{name} {flags[name]} say the same thing twice: give one")
-            flags[name] = word
-        result = load(self.stage.entry)(settings.resolve(flags, config_file=ctx.params["config_file"]))
+            flags[name] = (word,) if is_repeatable(settings.model_fields[name].annotation) else word
+        resolved = settings.resolve(flags, config_file=ctx.params["config_file"])
+        result = load(self.stage.entry)(resolved)
         report(result, as_json=bool(ctx.params.get("as_json")))
         return EXIT_INTERRUPTED if getattr(result, "status", "") == "interrupted" else 0
 
