@@ -27,6 +27,17 @@ resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 gpt2kit.train(gpt2kit.TrainSettings(**json.loads(sys.argv[1])))
 """
 
+_FULL_DISK = """
+import json, resource, sys
+import gpt2kit
+from gpt2kit.errors import DiskError
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    gpt2kit.train(gpt2kit.TrainSettings(**json.loads(sys.argv[1])))
+except DiskError as error:
+    sys.exit(str(error))
+"""
+
 
 def values(prepared: PreparedData, folder: Path, **changes: Any) -> str:
     settings = {
@@ -92,3 +103,17 @@ def test_two_runs_in_one_folder_are_kept_apart(prepared: PreparedData, tmp_path:
     with pytest.raises(UsageError, match="another process is training there"):
         RunFolder(tmp_path / "model").lock()
     first.release()
+
+
+def test_a_full_disk_is_said_and_costs_nothing(prepared: PreparedData, tmp_path: Path) -> None:
+    settings = values(prepared, tmp_path / "full", save_every=2, max_steps=8)
+    # The weights (about 150 kB) still fit, the optimizer's moments (twice that) do not.
+    full = run("-c", _FULL_DISK, settings, "250000")
+    assert full.returncode == 1
+    assert "no space to write" in full.stderr
+    assert "run the same command again" in full.stderr
+    assert (tmp_path / "full" / "model.safetensors").is_file()
+    assert not list(tmp_path.rglob("*.partial"))
+    assert run("-c", _SCRIPT, settings).returncode == 0
+    assert run("-c", _SCRIPT, values(prepared, tmp_path / "free", save_every=2, max_steps=8)).returncode == 0
+    assert losses(tmp_path / "full") == losses(tmp_path / "free")

@@ -105,9 +105,9 @@ class Trainer:
             self._restore(checkpoint)
             self._say(f"going on from step {self.state.step} of {self.run.plan.total_steps}")
         if self.run.ranks.is_main:
-            self.monitor = Monitor(
-                self.run.folder.training, step=self.state.step, tensorboard=self.run.settings.tensorboard
-            )
+            # Without a checkpoint even the first validation is made again.
+            step = self.state.step if checkpoint is not None else -1
+            self.monitor = Monitor(self.run.folder.training, step=step, tensorboard=self.run.settings.tensorboard)
         try:
             with Interrupts(announce=self.run.ranks.is_main) as interrupts:
                 return self._loop(interrupts)

@@ -26,7 +26,7 @@ class Monitor:
 
     Args:
         folder: the run's `training/` folder.
-        step: the step the run goes on from; records of later steps, left by a kill, are dropped.
+        step: the step the run goes on from, -1 to begin anew; records of later steps, left by a kill, are dropped.
         tensorboard: write TensorBoard events too; a missing package is said once.
     """
 
@@ -97,4 +97,4 @@ def _tensorboard_writer(folder: Path, step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     say(f"curves: tensorboard --logdir {folder}")
-    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+    return SummaryWriter(str(folder), purge_step=step + 1)

@@ -5,6 +5,7 @@ processes; every random choice is seeded by the step and the row, so a step can 
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,14 +93,11 @@ class StepRunner:
         num_targets = batches.targets_in_step(step)
         batch = batches.batch(step, share)
         scale = loss_scale / max(num_targets, 1)
-        while True:
-            try:
-                nats = self._accumulate(batch, step, share.start, micro_batch_size=micro_batch_size, scale=scale)
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                micro_batch_size = self._halved(micro_batch_size, batch.input_ids_BT.shape[1])
+        nats, _ = self._fitting(
+            lambda rows: self._accumulate(batch, step, share.start, micro_batch_size=rows, scale=scale),
+            micro_batch_size,
+            context=batches.context,
+        )
         totals = self.ranks.sum(torch.tensor([nats, float(stop_requested)], dtype=torch.float64))
         self.ranks.sum_gradients(self.parameters)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
@@ -145,35 +143,55 @@ class StepRunner:
             arrays["segment_ids_BT"] = batch.segment_ids_BT[rows]
         return {name: torch.from_numpy(array).to(self.device, non_blocking=True) for name, array in arrays.items()}
 
-    def _halved(self, micro_batch_size: int, context: int) -> int:
-        for parameter in self.parameters:
-            parameter.grad = None
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if micro_batch_size == 1:
-            raise TrainingError(
-                f"out of memory with a single row of {context} tokens; try --gradient_checkpointing, a shorter "
-                "--context, --method lora, or a smaller base model"
-            )
-        self.on_halved(micro_batch_size // 2)
-        return micro_batch_size // 2
+    def _fitting(self, compute: Callable[[int], float], rows: int, *, context: int) -> tuple[float, int]:
+        """Compute something some rows at a time, half as many whenever memory runs out; returns the number too."""
+        while True:
+            try:
+                return compute(rows), rows
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside the handler, whose traceback holds on to the tensors that did fit.
+            for parameter in self.parameters:
+                parameter.grad = None
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if rows == 1:
+                raise TrainingError(
+                    f"out of memory with a single row of {context} tokens; try --gradient_checkpointing, a shorter "
+                    "--context, --method lora, or a smaller base model"
+                )
+            rows //= 2
+            self.on_halved(rows)
 
     @torch.no_grad()
     def validation_loss(self, batches: PackedBatches, *, num_batches: int, micro_batch_size: int) -> float:
-        """Mean nats per target over the first `num_batches` batches, without dropout."""
+        """Mean nats per target over the first `num_batches` batches, without dropout.
+
+        Raises:
+            TrainingError: a single row does not fit in the memory.
+        """
         self.model.eval()
         totals = torch.zeros(2, dtype=torch.float64)
         for step in range(num_batches):
             batch = batches.batch(step, self.ranks.share(batches.batch_size))
-            for start in range(0, len(batch.input_ids_BT), micro_batch_size):
-                with self.autocast():
-                    nats = self.model.token_losses(**self._tensors(batch, slice(start, start + micro_batch_size)))
-                totals[0] += nats.sum(dtype=torch.float64).item()
+            nats, micro_batch_size = self._fitting(
+                functools.partial(self._validation_nats, batch), micro_batch_size, context=batches.context
+            )
+            totals[0] += nats
             if self.ranks.is_main:
                 totals[1] += batches.targets_in_step(step)
         self.model.train()
         self.ranks.sum(totals)
         return float(totals[0] / totals[1]) if totals[1] else math.nan
+
+    def _validation_nats(self, batch: Batch, micro_batch_size: int) -> float:
+        nats = 0.0
+        for start in range(0, len(batch.input_ids_BT), micro_batch_size):
+            with self.autocast():
+                nats_BT = self.model.token_losses(**self._tensors(batch, slice(start, start + micro_batch_size)))
+            nats += float(nats_BT.sum(dtype=torch.float64))
+        return nats
 
 
 def next_loss_scale(loss_scale: float, *, overflowed: bool, step: int) -> float:
