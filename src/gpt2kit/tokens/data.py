@@ -169,6 +169,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     if (
         not isinstance(manifest.get("fingerprint"), str)
         or "base" not in manifest
+        or not isinstance(manifest.get("inputs"), list)
         or not isinstance(tokenizer, dict)
         or not isinstance(tokenizer.get("fingerprint"), str)
         or not isinstance(splits, dict)

@@ -1,66 +1,73 @@
 """Which raw files a preparation read, and whether they are still the same."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from gpt2kit.console import Progress
 from gpt2kit.files import sha256_file
 
 
 @dataclass(frozen=True, slots=True)
-class RawFile:
+class InputFile:
     """A raw file as it was when it was read.
 
     Attributes:
-        path: relative to the input folder; its name if the input is a file.
-        bytes: its size.
+        file: where it is.
+        name: its path relative to the input folder, or its name if the input is a file; bytes of it that are not
+            UTF-8 are written as escapes.
+        num_bytes: its size.
         modified_ns: when it was last changed, in nanoseconds since 1970.
-        sha256: of its content; empty until it is needed.
+        sha256: of its content; empty until it is asked for, and for a file that cannot be read.
     """
 
-    path: str
-    bytes: int
+    file: Path
+    name: str
+    num_bytes: int
     modified_ns: int
     sha256: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
+        """As JSON values, for the manifest."""
+        return {
+            "name": self.name,
+            "num_bytes": self.num_bytes,
+            "modified_ns": self.modified_ns,
+            "sha256": self.sha256,
+        }
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """From the JSON values of `to_dict`."""
-        return cls(**values)
 
+def list_inputs(path: Path) -> list[InputFile]:
+    """The files at or below a path, by name, without their hashes.
 
-def list_inputs(path: Path) -> list[RawFile]:
-    """The files at or below a path, by name, without their hashes."""
+    Hidden files and folders, such as .gitkeep, are no text of the user's.
+    """
     found = []
-    for file in _files(path):
+    for file in [path] if path.is_file() else _files_below(path):
         status = file.stat()
-        name = file.relative_to(path).as_posix() if file != path else file.name
-        found.append(RawFile(name, status.st_size, status.st_mtime_ns))
-    return sorted(found, key=lambda raw: raw.path)
+        name = os.fsencode(file.relative_to(path) if file != path else file.name)
+        found.append(InputFile(file, name.decode(errors="backslashreplace"), status.st_size, status.st_mtime_ns))
+    return sorted(found, key=lambda entry: entry.name)
 
 
-def hash_inputs(path: Path, listed: Sequence[RawFile]) -> list[RawFile]:
+def hash_inputs(listed: Sequence[InputFile]) -> list[InputFile]:
     """The same files with the hashes of their contents."""
-    with Progress("checking raw files", total=sum(raw.bytes for raw in listed), unit="B") as progress:
-        hashed = []
-        for raw in listed:
-            hashed.append(replace(raw, sha256=_hash(_locate(path, raw))))
-            progress.advance(raw.bytes)
+    hashed = []
+    with Progress("checking raw files", total=sum(entry.num_bytes for entry in listed), unit="B") as progress:
+        for entry in listed:
+            hashed.append(replace(entry, sha256=_hash(entry.file)))
+            progress.advance(entry.num_bytes)
     return hashed
 
 
-def same_inputs(path: Path, listed: Sequence[RawFile], recorded: Sequence[RawFile]) -> bool:
-    """Whether files are those recorded: by size and time of change, and where only the time differs by content."""
-    if [(raw.path, raw.bytes) for raw in listed] != [(raw.path, raw.bytes) for raw in recorded]:
+def same_inputs(listed: Sequence[InputFile], recorded: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether files are those of a manifest: by size and time of change, and where only the time differs by content."""
+    if [(now.name, now.num_bytes) for now in listed] != [(then["name"], then["num_bytes"]) for then in recorded]:
         return False
     return all(
-        now.modified_ns == then.modified_ns or _hash(_locate(path, now)) == then.sha256
+        now.modified_ns == then["modified_ns"] or _hash(now.file) == then["sha256"]
         for now, then in zip(listed, recorded, strict=True)
     )
 
@@ -73,15 +80,10 @@ def _hash(file: Path) -> str:
         return ""
 
 
-def _locate(path: Path, raw: RawFile) -> Path:
-    return path if path.is_file() else path / raw.path
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    for file in path.rglob("*"):
-        # Hidden files, such as .gitkeep, are no text of the user's.
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts):
-            yield file
+def _files_below(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            file = Path(parent) / name
+            if not name.startswith(".") and file.is_file():
+                yield file

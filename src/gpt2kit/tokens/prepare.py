@@ -15,7 +15,7 @@ from gpt2kit.hub import resolve_base
 from gpt2kit.runtime import VERSION, provenance
 from gpt2kit.tokens.data import FORMAT, FORMAT_VERSION, MANIFEST, SPLITS, PreparedData, fingerprint_of, read_manifest
 from gpt2kit.tokens.encoding import SplitCounts, encode_split, sample_texts
-from gpt2kit.tokens.inputs import RawFile, hash_inputs, list_inputs, same_inputs
+from gpt2kit.tokens.inputs import InputFile, hash_inputs, list_inputs, same_inputs
 from gpt2kit.tokens.staging import is_free, locked, recover, replacing
 from gpt2kit.tokens.tokenizer import SMALLEST_VOCABULARY, Tokenizer, train_tokenizer
 
@@ -110,7 +110,7 @@ def prepare(settings: PrepareSettings) -> PreparedData:
             else:
                 console.say(f"{settings.data_dir}: already prepared from these files with these settings; unchanged")
                 return data
-        hashed = hash_inputs(settings.input, listed)
+        hashed = hash_inputs(listed)
         with replacing(settings.data_dir, whole=MANIFEST) as folder:
             _build(folder, settings, tokenizer, hashed)
             if list_inputs(settings.input) != listed:
@@ -155,21 +155,20 @@ def _warn_of_idle_settings(settings: PrepareSettings) -> None:
 
 
 def _is_current(
-    manifest: dict[str, Any], settings: PrepareSettings, listed: list[RawFile], tokenizer: Tokenizer | None
+    manifest: dict[str, Any], settings: PrepareSettings, listed: list[InputFile], tokenizer: Tokenizer | None
 ) -> bool:
     if tokenizer is not None and tokenizer.fingerprint != manifest["tokenizer"]["fingerprint"]:
         return False
     if manifest.get("gpt2kit_version") != VERSION or manifest.get("settings") != _lasting(settings):
         return False
-    recorded = [RawFile.from_dict(values) for values in manifest["inputs"]]
-    return same_inputs(settings.input, listed, recorded)
+    return same_inputs(listed, manifest["inputs"])
 
 
 def _lasting(settings: PrepareSettings) -> dict[str, Any]:
     return {name: value for name, value in settings.to_dict().items() if name not in _PLACES}
 
 
-def _build(folder: Path, settings: PrepareSettings, tokenizer: Tokenizer | None, inputs: list[RawFile]) -> None:
+def _build(folder: Path, settings: PrepareSettings, tokenizer: Tokenizer | None, inputs: list[InputFile]) -> None:
     from gpt2kit.corpus import collect_documents, read_pieces
 
     documents = folder / "documents"
@@ -219,7 +218,7 @@ def _build(folder: Path, settings: PrepareSettings, tokenizer: Tokenizer | None,
         },
         "settings": _lasting(settings),
         "input": str(settings.input),
-        "inputs": [raw.to_dict() for raw in inputs],
+        "inputs": [entry.to_dict() for entry in inputs],
         "corpus": report.to_dict(),
         "provenance": provenance(),
     }
