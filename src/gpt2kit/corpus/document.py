@@ -97,7 +97,8 @@ def read_pieces(path: Path) -> Iterator[Piece]:
     with file:
         number = 0
         try:
-            for number, line in enumerate(file, 1):
+            for line in file:
+                number += 1
                 yield _piece(json.loads(line))
         except UnicodeDecodeError as error:
             raise DataError(f"{path}:{number + 1}: is damaged (not UTF-8); prepare the data again") from error
