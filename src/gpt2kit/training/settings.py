@@ -54,7 +54,7 @@ class TrainSettings(Settings):
         None, ge=1, description="Rows computed at a time; a step adds them up. Default: what fits in the memory."
     )
     epochs: float | None = Field(
-        None, gt=0, le=10000, description="Times to go through the data. Default: 3, or 10 from scratch."
+        None, gt=0, le=10000, description="Times to go through the data. Default: 3, or 4 from scratch."
     )
     max_steps: int | None = Field(None, ge=1, description="Number of steps, in place of epochs.")
     packing: Literal["document", "run_on"] = Field(
