@@ -42,6 +42,7 @@ def test_a_planted_copy_is_found_with_its_place_and_counts_by_its_length():
     assert copies.longest == 20
     assert copies.num_copied(8) == copies.num_copied(20) == 20
     assert copies.num_copied(21) == 0
+    assert copies.num_unseen == 80
 
 
 def test_a_copy_over_the_border_of_pieces_counts_only_when_they_go_on():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpt2kit.evaluation.statistics import mean_interval, ratio_interval
+from gpt2kit.evaluation.statistics import mean_interval, ratio_interval, share_figure
 
 
 def test_an_interval_holds_the_ratio_and_is_the_same_for_a_seed():
@@ -17,8 +17,18 @@ def test_an_interval_holds_the_ratio_and_is_the_same_for_a_seed():
 def test_edge_cases():
     assert ratio_interval([1.0], [1.0], seed=0) is None
     assert mean_interval([], seed=0) is None
-    assert mean_interval([2.0, 2.0, 2.0], seed=0) == (2.0, 2.0)
-    assert ratio_interval([3.0, 6.0, 9.0], [1.0, 2.0, 3.0], seed=0) == (3.0, 3.0)
+    assert mean_interval([2.0, 2.0, 2.0], seed=0) is None
+    assert ratio_interval([3.0, 6.0, 9.0], [1.0, 2.0, 3.0], seed=0) is None
+
+
+def test_shares_of_none_and_of_some():
+    # Wilson's interval of 0 of 20 ends at z² / (20 + z²); of 5 of 20 it is [0.112, 0.469] (Newcombe 1998).
+    low, high = share_figure([False] * 20).interval
+    assert (low, high) == (0.0, pytest.approx(1.96**2 / (20 + 1.96**2), abs=1e-4))
+    figure = share_figure([True] * 5 + [False] * 15)
+    assert figure.value == 0.25
+    assert figure.interval == pytest.approx((0.1119, 0.4687), abs=1e-4)
+    assert share_figure([]) is None
 
 
 def test_agrees_with_the_t_interval_of_a_normal_mean():

@@ -83,10 +83,12 @@ class Copies:
     Attributes:
         runs_W: for each word, the length of the longest copied run that ends with it; 0 for fewer than five words.
         matches: the copied runs that cannot be made longer, in order.
+        num_unseen: words that the training text does not have at all.
     """
 
     runs_W: npt.NDArray[np.int64]
     matches: list[Match] = field(repr=False)
+    num_unseen: int = 0
 
     @property
     def longest(self) -> int:
@@ -120,16 +122,19 @@ def find_copies(texts: Sequence[str], training: Iterable[TrainingText]) -> list[
     automaton = _Automaton(ids)
     table = _hash_table(ids)
     reader = _Reader(automaton)
+    seen_V = np.zeros(len(vocabulary) + 1, dtype=np.bool_)
     with Progress("looking for copies of the training text", total=None, unit=" words") as progress:
         for block in _blocks(training):
             block_ids_W = np.fromiter(
                 map(vocabulary.get, block.words, repeat(0)), dtype=np.uint64, count=len(block.words)
             )
+            seen_V[block_ids_W] = True
             reader.read(block_ids_W, block, table)
             progress.advance(len(block.words) - block.num_known)
     automaton.share_with_suffixes()
     return [
-        _copies(automaton, of_text, text, number) for number, (of_text, text) in enumerate(zip(ids, texts, strict=True))
+        _copies(automaton, of_text, text, number, num_unseen=sum(not seen_V[word] for word in of_text))
+        for number, (of_text, text) in enumerate(zip(ids, texts, strict=True))
     ]
 
 
@@ -147,7 +152,7 @@ def batches_of_texts(texts: Sequence[str], *, max_words: int = _WORDS_AT_ONCE) -
     return lots
 
 
-def _copies(automaton: "_Automaton", ids: Sequence[int], text: str, number: int) -> Copies:
+def _copies(automaton: "_Automaton", ids: Sequence[int], text: str, number: int, *, num_unseen: int) -> Copies:
     runs_W = np.zeros(len(ids), dtype=np.int64)
     found: list[tuple[str, str]] = []
     state = 0
@@ -166,7 +171,7 @@ def _copies(automaton: "_Automaton", ids: Sequence[int], text: str, number: int)
         first = place + 1 - length
         source, where = found[place]
         matches.append(Match(number, first, length, text[spans[first][0] : spans[place][1]], source, where))
-    return Copies(runs_W, matches)
+    return Copies(runs_W, matches, num_unseen)
 
 
 class _Automaton:

@@ -108,7 +108,8 @@ def _draw_copies(panel: Any, texts: TextReport) -> None:
         lengths = list(next(iter(texts.sets.values())).copied_by_length)
         panel.set_xticks(lengths, [str(length) for length in lengths])
         panel.minorticks_off()
-        panel.set_ylim(bottom=0)
+        # A scale of at least 5%, so that hardly anything looks like hardly anything.
+        panel.set_ylim(0, max(5.0, panel.get_ylim()[1]))
         panel.set_xlabel("run of at least so many words", fontsize=8)
         panel.set_ylabel("% of words", fontsize=8)
     else:

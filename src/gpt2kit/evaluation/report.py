@@ -139,7 +139,7 @@ def markdown_text(
             "## Texts",
             tables[1],
             f"Figures on n-grams (distinct, self-BLEU, rep) are made of {texts.compared_texts} texts of each, cut "
-            f"to the same lengths: {texts.compared_words:,} words. What each figure is, and its traps: docs/evaluation.md.",
+            f"to the same lengths: {texts.compared_words:,} words. What each figure is: docs/evaluation.md.",
             *_copied_passages(texts),
             *_samples(sets),
         ]

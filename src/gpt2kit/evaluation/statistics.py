@@ -1,5 +1,6 @@
 """Intervals that say how far a figure may be off, by the bootstrap."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,17 @@ def mean_figure(values: Sequence[float], *, seed: int) -> Figure | None:
     return Figure(float(np.mean(values)), mean_interval(values, seed=seed)) if len(values) else None
 
 
+def share_figure(flags: Sequence[bool]) -> Figure | None:
+    """The share of True with Wilson's score interval, which holds for rare and for no cases too (Wilson 1927)."""
+    U = len(flags)
+    if not U:
+        return None
+    share, z = sum(flags) / U, 1.959964  # the 97.5% point of the normal distribution
+    centre = (share + z * z / (2 * U)) / (1 + z * z / U)
+    half = z / (1 + z * z / U) * math.sqrt(share * (1 - share) / U + z * z / (4 * U * U))
+    return Figure(share, (max(centre - half, 0.0), min(centre + half, 1.0)))
+
+
 def ratio_figure(numerators: Sequence[float], denominators: Sequence[float], *, seed: int) -> Figure | None:
     """A ratio of sums with its interval, or None when the denominators are 0."""
     total = float(np.sum(denominators))
@@ -62,15 +74,16 @@ def ratio_interval(
         confidence: share of intervals that should hold the true value.
 
     Returns:
-        Lower and upper bound; None with fewer than two units.
+        Lower and upper bound; None with fewer than two units, or when the ratio is the same in all of them: from
+        that, nothing can be told about how far it varies.
     """
     x_U, n_U = np.asarray(numerators_U, dtype=np.float64), np.asarray(denominators_U, dtype=np.float64)
     U = len(x_U)
     if U < 2 or n_U.sum() <= 0:
         return None
     ratio, error = _ratio_and_error(*(part.sum() for part in (x_U, n_U, x_U * x_U, x_U * n_U, n_U * n_U)), units=U)
-    if not error > 0:
-        return float(ratio), float(ratio)
+    if not error > abs(ratio) * 1e-12:
+        return None
     terms_U5 = np.stack([x_U, n_U, x_U * x_U, x_U * n_U, n_U * n_U], axis=1)
     generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "bootstrap")))
     errors = []

@@ -7,7 +7,7 @@ from typing import Any
 from gpt2kit.evaluation.coherence import SentenceSpace, coherence, shuffled
 from gpt2kit.evaluation.diversity import distinct, repetition, self_bleu, words_in_loops
 from gpt2kit.evaluation.memorisation import Copies, Match, TrainingText, batches_of_texts, find_copies
-from gpt2kit.evaluation.statistics import Figure, mean_figure, ratio_figure
+from gpt2kit.evaluation.statistics import Figure, mean_figure, ratio_figure, share_figure
 from gpt2kit.evaluation.words import split_sentences, split_words
 
 SHORTEST_COMPARED_WORDS = 8  # of shorter texts, n-grams say nothing
@@ -85,6 +85,7 @@ def metrics(copy_words: int) -> list[Metric]:
         Metric("coherence", "coherence of neighbouring sentences"),
         Metric("copied", f"words copied in runs of {copy_words} or more", is_share=True),
         Metric("copied_13", "words copied in runs of 13 or more", is_share=True),
+        Metric("unseen_words", "words that the training text does not have", is_share=True),
         Metric("longest_copy_words", "longest copied run, in words", digits=0),
     ]
 
@@ -236,8 +237,8 @@ def _own_figures(each: TextSet, *, seed: int) -> dict[str, Figure | None]:
     looping = [words_in_loops(text) for text in words]
     return {
         "words_per_text": mean_figure([len(text) for text in words], seed=seed),
-        "ended": None if each.ended is None else mean_figure([float(ended) for ended in each.ended], seed=seed),
-        "looping_texts": mean_figure([float(count > 0) for count in looping], seed=seed),
+        "ended": None if each.ended is None else share_figure(each.ended),
+        "looping_texts": share_figure([count > 0 for count in looping]),
         "words_in_loops": ratio_figure(looping, [len(text) for text in words], seed=seed),
     }
 
@@ -272,6 +273,7 @@ def _copy_figures(copies: Sequence[Copies], *, copy_words: int, seed: int) -> di
     return {
         "copied": ratio_figure([each.num_copied(copy_words) for each in copies], sizes, seed=seed),
         "copied_13": ratio_figure([each.num_copied(13) for each in copies], sizes, seed=seed),
+        "unseen_words": ratio_figure([each.num_unseen for each in copies], sizes, seed=seed),
         "longest_copy_words": Figure(float(max(each.longest for each in copies))),
     }
 

@@ -83,8 +83,8 @@ def warnings_on_size(own: Likelihood, report: TextReport | None) -> list[str]:
             )
         if "human" in report.sets and report.compared_texts < min(each.num_texts for each in report.sets.values()):
             found.append(
-                f"{report.num_left_out} texts are shorter than 8 words in one of the sets and left out of the figures "
-                "on n-grams"
+                f"texts left out of the figures on n-grams, because one of the sets has fewer than 8 words there: "
+                f"{report.num_left_out}"
             )
     return found
 
@@ -138,7 +138,7 @@ def _copies(model: TextFigures, human: TextFigures | None, *, copy_words: int) -
     where = ""
     if longest is not None:
         place = ", ".join(part for part in (longest.source, longest.place) if part)
-        where = f"; the longest such run is {longest.num_words} words, from {place}"
+        where = f"; the longest copy is {longest.num_words} words, from {place}"
     figures = f"{100 * own:.1f}% of its words stand in runs of {copy_words} or more copied from the training text"
     if theirs is not None:
         figures += f" (human held-out text: {100 * theirs:.1f}%)"
@@ -154,16 +154,20 @@ def _coherence(model: TextFigures, human: TextFigures | None, floor: Figure | No
     figures = f"(neighbouring sentences {own:.3f}; human {theirs:.3f}, human sentences shuffled {floor.value:.3f})"
     if theirs <= floor.value:
         return [f"Coherence says nothing here: human text does not come out above shuffled sentences {figures}."]
+    if human is not None and _overlap(model.figures["coherence"], human.figures["coherence"]):
+        return [f"Its sentences hang together about as well as a human's {figures}."]
     position = (own - floor.value) / (theirs - floor.value)
-    if position > _MUCH_MORE:
+    if position > 1:
         return [f"Its sentences are more alike than a human's {figures}: read whether it dwells on one thing."]
-    if position < 0.5:
-        return [f"Its sentences hang together little {figures}."]
-    return (
-        [f"Its sentences hang together about as a human's {figures}."]
-        if position >= _MUCH_LESS
-        else [f"Its sentences hang together somewhat less than a human's {figures}."]
-    )
+    how = "little" if position < 0.5 else "less well than a human's"
+    return [f"Its sentences hang together {how} {figures}."]
+
+
+def _overlap(one: Figure, other: Figure) -> bool:
+    """Whether the intervals of two figures overlap, so that their difference may be chance."""
+    if one.interval is None or other.interval is None:
+        return False
+    return one.interval[0] <= other.interval[1] and other.interval[0] <= one.interval[1]
 
 
 def _value(figures: TextFigures | None, name: str) -> float | None:
