@@ -10,10 +10,16 @@ from gpt2kit.runtime import Precision
 
 Method = Literal["greedy", "sampling", "beam", "contrastive"]
 DEFAULT_MODEL_DIR = "models/gpt2_fine_tuned"
-# Names that gpt-2-simple's users know, and the settings they stand for.
-_OTHER_NAMES = {"length": "max_new_tokens", "prefix": "prompt", "truncate": "stop"}
-_SAMPLING = ("temperature", "top_p", "min_p", "typical_p", "seed")
-_BEAM = ("length_penalty", "early_stopping")
+# Values that ask for nothing, so that nothing is amiss when they have no effect.
+_OFF: dict[str, tuple[float, ...]] = {
+    "temperature": (0, 1),
+    "top_k": (0,),
+    "top_p": (1,),
+    "min_p": (0,),
+    "typical_p": (1,),
+    "length_penalty": (),
+    "early_stopping": (False,),
+}
 
 
 class GenerateSettings(Settings):
@@ -118,23 +124,11 @@ class GenerateSettings(Settings):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Precision = Field(
         "auto",
-        description="What to compute in: fp32, bf16, fp16. In fp32 a text does not depend on what else is in its batch.",
+        description="What to compute in: fp32, bf16, fp16. In fp32 no text depends on what else is in its batch.",
     )
     stream: bool | None = Field(
         None, description="Show the text while it is written. Default: for a single text, on a terminal."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _merge_other_names(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        for other, name in _OTHER_NAMES.items():
-            if values.get(other) in (None, (), []):
-                continue
-            if values.get(name) not in (None, (), []) and other == "length" and values[name] != values[other]:
-                raise ValueError(f"--length {values[other]} and --max_new_tokens {values[name]}: give one of the two")
-        return values
 
     @field_validator("stop", "prompt", "prefix", mode="before")
     @classmethod
@@ -157,6 +151,8 @@ class GenerateSettings(Settings):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        if self.length is not None and "max_new_tokens" in self.model_fields_set:
+            raise ValueError(f"--length {self.length} and --max_new_tokens {self.max_new_tokens}: give one of the two")
         if self.num_beams > 1 and self.penalty_alpha > 0:
             raise ValueError("--num_beams and --penalty_alpha: beam search and contrastive search exclude each other")
         if self.penalty_alpha > 0 and self.top_k < 2:
@@ -178,6 +174,11 @@ class GenerateSettings(Settings):
         return self.max_new_tokens if self.length is None else self.length
 
     @property
+    def prompts(self) -> tuple[str, ...]:
+        """The texts to continue, under whichever of their names they were given."""
+        return (*self.prompt, *self.prefix)
+
+    @property
     def stop_strings(self) -> tuple[str, ...]:
         """The strings to stop at, under whichever of their names they were given."""
         return self.stop if self.truncate is None else (*self.stop, self.truncate)
@@ -192,14 +193,11 @@ class GenerateSettings(Settings):
         return "greedy" if self.temperature == 0 or self.top_k == 1 else "sampling"
 
     def without_effect(self) -> list[str]:
-        """The settings that were given and change nothing with this method."""
-        unused: set[str] = set() if self.method == "sampling" else set(_SAMPLING)
+        """The settings that were given, and change nothing with this method."""
+        unused = set() if self.method == "sampling" else {"temperature", "top_p", "min_p", "typical_p"}
         if self.method != "beam":
-            unused |= set(_BEAM)
-        if self.method in ("greedy", "beam"):
+            unused |= {"length_penalty", "early_stopping"}
+        if self.method == "beam" or (self.method == "greedy" and self.temperature == 0):
             unused |= {"top_k"}
-        if self.method == "greedy":
-            unused -= {"temperature"} if self.temperature == 0 else {"top_k"}
-        if self.temperature == 0 and self.method != "sampling":
-            unused -= {"temperature"}
-        return [name for name in type(self).model_fields if name in unused & self.model_fields_set]
+        given = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+        return [name for name, value in given.items() if name in unused and value not in _OFF[name]]

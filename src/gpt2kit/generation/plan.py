@@ -1,0 +1,109 @@
+"""What is to be written: prompts and settings made into jobs, with everything that a text depends on."""
+
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpt2kit.console import warn
+from gpt2kit.errors import UsageError
+from gpt2kit.generation.decoding import Penalties
+from gpt2kit.generation.language_model import LanguageModel
+from gpt2kit.generation.settings import GenerateSettings
+from gpt2kit.generation.writing import Ending, Job
+from gpt2kit.runtime import derive_seed
+from gpt2kit.tokens import render_chat
+
+_USER_TURN = "\nUser:"  # where the model's turn of a chat is over, should it not say so by end-of-text
+_METHOD_NAMES = {
+    "greedy": "greedy search (--temperature 0 or --top_k 1)",
+    "sampling": "sampling",
+    "beam": "beam search (--num_beams)",
+    "contrastive": "contrastive search (--penalty_alpha)",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be written, how, and from which seed."""
+
+    model: LanguageModel
+    settings: GenerateSettings
+    jobs: tuple[Job, ...]
+    ending: Ending
+    penalties: Penalties
+    seed: int | None
+
+
+def make_plan(model: LanguageModel, prompts: Sequence[str], settings: GenerateSettings, *, num_samples: int) -> Plan:
+    """Turn prompts and settings into jobs; draws a seed where none is given, and warns of what has no effect.
+
+    A draw depends on the seed, the prompt's text, and the number of the text among those of this prompt; not on the
+    prompt's place, nor on other prompts.
+
+    Raises:
+        UsageError: a prompt is not valid text, or a setting does not fit the model.
+    """
+    if isinstance(prompts, str):
+        raise UsageError("prompts should be a list of texts, not one text")
+    _warn_of_no_effect(settings, num_samples)
+    tokenizer, config = model.tokenizer, model.model.config
+    seed = settings.seed if settings.seed is not None else secrets.randbelow(1 << 31)
+    ending = Ending(
+        settings.token_limit,
+        settings.stop_strings + ((_USER_TURN,) if settings.chat else ()),
+        strip_start=settings.chat,
+    )
+    penalties = Penalties(
+        end_of_text=tokenizer.end_of_text,
+        forbidden=tuple(range(tokenizer.vocab_size, config.vocab_size)),
+        min_new_tokens=settings.min_new_tokens,
+        repetition=settings.repetition_penalty,
+        frequency=settings.frequency_penalty,
+        presence=settings.presence_penalty,
+        no_repeat_ngram_size=settings.no_repeat_ngram_size,
+    )
+    jobs: list[Job] = []
+    occurrences: Counter[str] = Counter()
+    for prompt_index, prompt in enumerate(prompts):
+        ids = _prompt_ids(model, prompt, settings, number=prompt_index + 1)
+        num_dropped = max(len(ids) - config.n_positions, 0)
+        if num_dropped:
+            warn(
+                f"prompt {prompt_index + 1} has {len(ids):,} tokens, and the model's context is "
+                f"{config.n_positions:,}: only the last {config.n_positions:,} are read"
+            )
+        for sample_index in range(num_samples):
+            number = occurrences[prompt] * num_samples + sample_index
+            key = derive_seed(seed, "generate", prompt, number)
+            jobs.append(Job(prompt, tuple(ids[num_dropped:]), num_dropped, prompt_index, sample_index, key))
+        occurrences[prompt] += 1
+    return Plan(model, settings, tuple(jobs), ending, penalties, seed if settings.method == "sampling" else None)
+
+
+def _warn_of_no_effect(settings: GenerateSettings, num_samples: int) -> None:
+    method = _METHOD_NAMES[settings.method]
+    for name in settings.without_effect():
+        warn(f"--{name} has no effect with {method}")
+    if num_samples > 1 and settings.method in ("greedy", "contrastive"):
+        warn(f"{method} writes one text for a prompt: the {num_samples} samples will be the same")
+
+
+def _prompt_ids(model: LanguageModel, prompt: str, settings: GenerateSettings, *, number: int) -> list[int]:
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"prompt {number} is not valid text (character {error.start + 1}); give it as UTF-8"
+        ) from error
+    if settings.chat:
+        from gpt2kit.corpus import Message
+
+        told = [Message("system", settings.system)] if settings.system is not None else []
+        ids, _ = render_chat([*told, Message("user", prompt)], model.tokenizer, add_generation_prompt=True)
+    else:
+        ids = model.tokenizer.encode(prompt)
+    is_first = settings.end_of_text_first
+    if not ids or is_first == "on" or (is_first == "auto" and model.texts_begin_with_end_of_text):
+        return [model.tokenizer.end_of_text, *ids]
+    return ids
