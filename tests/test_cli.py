@@ -173,10 +173,17 @@ def test_the_first_word_and_its_flag_exclude_each_other(capsys: pytest.CaptureFi
 
 
 def test_results_are_words_or_json(train: Stub, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train"]) == 0
-    assert capsys.readouterr().out == "in words\n"
+    assert main(["train", "--model_output_dir", "my models/tales"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "in words\n"
+    assert captured.err == "next: gpt2kit generate --model_dir 'my models/tales'\n"
     assert main(["train", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"status": "finished", "folder": "a/b"}
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"status": "finished", "folder": "a/b"}
+    assert captured.err == ""
+    train.status = "planned"
+    assert main(["train", "--dry_run"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_of_several_processes_the_first_one_speaks(
@@ -184,7 +191,8 @@ def test_of_several_processes_the_first_one_speaks(
 ) -> None:
     monkeypatch.setenv("RANK", "1")
     assert main(["train"]) == 0
-    assert capsys.readouterr().out == ""
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------
@@ -316,25 +324,3 @@ def test_the_train_script_is_the_same_command(tmp_path: Path, capsys: pytest.Cap
     assert main(["train", *words]) == done.returncode == 2
     assert capsys.readouterr().err == done.stderr
     assert str(tmp_path / "none") in done.stderr
-
-
-def test_the_doctor_tells_what_to_expect() -> None:
-    done = run("doctor", "--json", "--device", "cpu")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    sizes = {each["model"]: each["parameters"] for each in found["expectations"]}
-    # radford2019language states 117M to 1542M, its errata 124M to 1558M; these are the exact counts
-    assert sizes["gpt2"] == 124_439_808
-    assert sizes["gpt2-xl"] == 1_557_611_200
-    assert found["matrix_flops"] > 1e9
-    assert found["read_bytes_per_second"] > 1e8
-    for each in found["expectations"]:
-        assert each["lora"]["memory_bytes"] < each["full"]["memory_bytes"]
-        assert (each["full"]["fits"] == "no") == (each["full"]["tokens_per_second"] is None)
-
-
-def test_the_doctor_knows_all_extras() -> None:
-    from gpt2kit.doctor import EXTRAS
-
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(EXTRAS) == set(declared) - {"all"}

@@ -266,15 +266,21 @@ def count_parameters(config: GPT2Config) -> int:
     return (config.vocab_size + config.n_positions) * D + config.n_layer * (12 * D * D + 13 * D) + 2 * D
 
 
+def adapter_parameters(config: GPT2Config) -> int:
+    """Parameters of a LoRA adapter as `gpt2kit train --method lora` makes it by default.
+
+    A block's has rank · (inputs + outputs) of c_attn, both c_proj and c_fc: 4·D + 2·D + 5·D + 5·D.
+    """
+    return config.n_layer * _LORA_RANK * 16 * config.n_embd
+
+
 def _expectation(name: str, *, context: int, available: int, flops: float, read_rate: float) -> Expectation:
     layers, heads, width = MODELS[name]
     config = GPT2Config(n_layer=layers, n_head=heads, n_embd=width)
     parameters = count_parameters(config)
-    # rank · (inputs + outputs) of c_attn, both c_proj and c_fc: 4D + 2D + 5D + 5D
-    adapter = layers * _LORA_RANK * 16 * width
     methods = [
         _method(config, parameters=parameters, trainable=trainable, context=context, available=available, flops=flops)
-        for trainable in (parameters, adapter)
+        for trainable in (parameters, adapter_parameters(config))
     ]
     return Expectation(
         model=name,

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import click
 
 from gpt2kit.cli.app import PROGRAM, make_app
+from gpt2kit.cli.stage import EXIT_INTERRUPTED
 from gpt2kit.errors import Gpt2kitError
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 

@@ -24,6 +24,7 @@ STAGES = (
             "gpt2kit prepare poems.csv --text_field poem --data_dir data/poems",
             "gpt2kit prepare data/raw --from_scratch --vocab_size 8192",
         ),
+        next_step="gpt2kit train --data_dir {data_dir}",
     ),
     Stage(
         name="train",
@@ -39,6 +40,7 @@ STAGES = (
             "gpt2kit train --base gpt2-medium --method lora --epochs 2",
             "torchrun --nproc-per-node 2 -m gpt2kit train --batch_size 32",
         ),
+        next_step="gpt2kit generate --model_dir {model_output_dir}",
     ),
     Stage(
         name="generate",
@@ -51,6 +53,7 @@ STAGES = (
             'gpt2kit generate "Once upon a time" --model_dir models/gpt2_fine_tuned',
             "gpt2kit generate --nsamples 10 --top_p 0.9 --seed 0 --output_dir results/generated_texts",
         ),
+        next_step="",
     ),
     Stage(
         name="evaluate",
@@ -61,6 +64,7 @@ STAGES = (
         entry="gpt2kit.evaluation:evaluate",
         argument="",
         examples=("gpt2kit evaluate --model_dir models/gpt2_fine_tuned --data_dir data/processed",),
+        next_step="",
     ),
 )
 

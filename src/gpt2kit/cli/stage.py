@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import click
 
 from gpt2kit.errors import UsageError
 
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Stage:
         entry: where its entry function is, "module:function"; it takes the settings.
         argument: the setting that may also be given as the first word after the command, or "".
         examples: command lines for the help page.
+        next_step: the command that usually follows, with settings in braces, or "".
     """
 
     name: str
@@ -35,6 +37,7 @@ class Stage:
     entry: str
     argument: str
     examples: tuple[str, ...]
+    next_step: str
 
 
 def examples_text(examples: tuple[str, ...]) -> str:
@@ -88,6 +91,7 @@ class StageCommand(click.Command):
     def invoke(self, ctx: click.Context) -> int:
         """Resolve the settings, run the stage, and write its result."""
         from gpt2kit.cli.options import given_values, is_repeatable
+        from gpt2kit.console import say
 
         settings = load(self.stage.settings)
         flags = given_values(ctx.params, settings)
@@ -98,20 +102,30 @@ class StageCommand(click.Command):
             flags[name] = (word,) if is_repeatable(settings.model_fields[name].annotation) else word
         resolved = settings.resolve(flags, config_file=ctx.params["config_file"])
         result = load(self.stage.entry)(resolved)
-        report(result, as_json=bool(ctx.params.get("as_json")))
-        return EXIT_INTERRUPTED if getattr(result, "status", "") == "interrupted" else 0
+        as_json = bool(ctx.params.get("as_json"))
+        report(result, as_json=as_json)
+        status = getattr(result, "status", "finished")
+        if self.stage.next_step and not as_json and status in ("finished", "unchanged") and _speaks():
+            words = {name: shlex.quote(str(value)) for name, value in resolved.to_dict().items()}
+            say(f"next: {self.stage.next_step.format_map(words)}")
+        return EXIT_INTERRUPTED if status == "interrupted" else 0
 
 
 def report(result: Any, *, as_json: bool) -> None:
-    """Write a stage's result to stdout, once: in a run of several processes the first one speaks."""
+    """Write a stage's result to stdout, once."""
     from gpt2kit.console import output
 
-    if os.environ.get("RANK", "0") != "0":
+    if not _speaks():
         return
     if as_json:
         output(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, default=str))
     else:
         output(result.to_text())
+
+
+def _speaks() -> bool:
+    """Of several processes that `torchrun` started, the first one speaks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def load(place: str) -> Any:
