@@ -1,5 +1,6 @@
 """What a run will do, settled before its first step: every default resolved, memory and time estimated."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -182,11 +183,8 @@ def make_plan(
     Raises:
         DataError: the training split is empty.
     """
-    context = batches.context
-    epochs = settings.epochs or (_SCRATCH_EPOCHS if from_scratch else _FINE_TUNING_EPOCHS)
-    total_steps = settings.max_steps or batches.total_steps(epochs)
-    if settings.max_steps is not None:
-        epochs = settings.max_steps / batches.steps_in_epoch()
+    context, dtype = batches.context, select_dtype(settings.precision, device)
+    epochs, total_steps = _length(settings, batches, from_scratch=from_scratch)
     train_tokens = data.store("train").num_tokens
     eval_every = settings.eval_every or max(total_steps // _VALIDATIONS, 1)
     validation_tokens, validation_batches = _validation_size(
@@ -194,21 +192,16 @@ def make_plan(
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    dtype = select_dtype(settings.precision, device)
-    rows = math.ceil(settings.batch_size / processes)
-
-    def memory(rows: int) -> int:
-        return training_memory_bytes(
-            model.config,
-            parameters=parameters,
-            trainable=trainable,
-            rows=rows,
-            context=context,
-            dropout=model.config.attn_pdrop if device.type == "cpu" else 0.0,
-            gradient_checkpointing=settings.gradient_checkpointing,
-        )
-
-    available = available_memory_bytes(device)
+    memory = functools.partial(
+        training_memory_bytes,
+        model.config,
+        parameters=parameters,
+        trainable=trainable,
+        context=context,
+        dropout=model.config.attn_pdrop if device.type == "cpu" else 0.0,
+        gradient_checkpointing=settings.gradient_checkpointing,
+    )
+    rows, available = math.ceil(settings.batch_size / processes), available_memory_bytes(device)
     micro = settings.micro_batch_size or _fitting_rows(
         rows, memory, context=context, available=available, device=device
     )
@@ -239,12 +232,25 @@ def make_plan(
         save_every=settings.save_every or eval_every,
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
-        compile=settings.compile == "on"
-        or (settings.compile == "auto" and device.type == "cuda" and seconds > 10 * _COMPILE_SECONDS),
-        memory_bytes=memory(micro),
+        compile=_repays_compiling(settings, device, seconds),
+        memory_bytes=memory(rows=micro),
         available_bytes=available,
         seconds=seconds,
     )
+
+
+def _length(settings: TrainSettings, batches: PackedBatches, *, from_scratch: bool) -> tuple[float, int]:
+    """Epochs and steps of the run."""
+    if settings.max_steps is not None:
+        return settings.max_steps / batches.steps_in_epoch(), settings.max_steps
+    epochs = settings.epochs or (_SCRATCH_EPOCHS if from_scratch else _FINE_TUNING_EPOCHS)
+    return epochs, batches.total_steps(epochs)
+
+
+def _repays_compiling(settings: TrainSettings, device: torch.device, seconds: float) -> bool:
+    if settings.compile == "auto":
+        return device.type == "cuda" and seconds > 10 * _COMPILE_SECONDS
+    return settings.compile == "on"
 
 
 def _validation_size(
@@ -262,12 +268,10 @@ def _validation_size(
     return tokens, batches
 
 
-def _fitting_rows(
-    limit: int, memory: Callable[[int], int], *, context: int, available: int, device: torch.device
-) -> int:
+def _fitting_rows(limit: int, memory: Callable[..., int], *, context: int, available: int, device: torch.device) -> int:
     """The largest power of two of rows that fits in memory, and on a CPU in about 4,096 tokens (more is no faster)."""
     rows = 1
-    while rows * 2 <= limit and memory(rows * 2) <= _MEMORY_SHARE * available:
+    while rows * 2 <= limit and memory(rows=rows * 2) <= _MEMORY_SHARE * available:
         if device.type == "cpu" and rows * 2 * context > _CPU_MICRO_BATCH_TOKENS:
             break
         rows *= 2
