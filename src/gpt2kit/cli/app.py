@@ -46,7 +46,7 @@ STAGES = (
         name="generate",
         summary="Write text with a model.",
         about="Write text with a fine-tuned model or a base model, to the terminal or into a folder.",
-        settings="gpt2kit.generation:GenerateSettings",
+        settings="gpt2kit.generation.settings:GenerateSettings",
         entry="gpt2kit.generation:run",
         argument="prompt",
         examples=(
@@ -60,7 +60,7 @@ STAGES = (
         summary="Measure a model on held-out text, and its generated texts.",
         about="Measure a model: perplexity on held-out text beside its base model, and the diversity, coherence and "
         "originality of the texts it generates.",
-        settings="gpt2kit.evaluation:EvaluateSettings",
+        settings="gpt2kit.evaluation.settings:EvaluateSettings",
         entry="gpt2kit.evaluation:evaluate",
         argument="",
         examples=("gpt2kit evaluate --model_dir models/gpt2_fine_tuned --data_dir data/processed",),
