@@ -1,8 +1,8 @@
 """Cleaning that changes how a text is written, never what it says; every change is counted.
 
-In this order: line ends become "\\n"; lines of mojibake (UTF-8 that was read as another encoding) are repaired by ftfy,
-where its measure of badness says so; the rarer line ends become "\\n" too; terminal codes, control characters and
-characters that nobody sees are removed; characters are composed (Unicode NFC).
+In this order: line ends become "\\n"; terminal codes and ASCII control characters are removed; lines of mojibake
+(UTF-8 that was read as another encoding) are repaired by ftfy, where its measure of badness says so; Unicode's line
+ends become "\\n"; other control characters and characters that nobody sees are removed; characters are composed (NFC).
 """
 
 import re
@@ -19,21 +19,27 @@ SURROGATES = "halves of characters removed"
 COMPOSED = "lines brought to Unicode NFC"
 
 _BLOCK_CHARACTERS = 1 << 20
-_SEPARATORS = re.compile("[\x0b\u2028\u2029]|\x85")
 _TERMINAL_CODE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
-_ASCII_CONTROLS = bytes([*range(9), *range(0x0E, 0x20), 0x0C, 0x7F])
+_ASCII_CONTROLS = bytes([*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
+_SEPARATORS = re.compile("[\x0b\x85\u2028\u2029]")
 # Beside control characters: soft hyphens, zero-width spaces, word joiners, byte order marks inside a text and
 # non-characters. Joiners (U+200C, U+200D) and direction marks stay: scripts and emoji need them.
-_REMOVED = re.compile("[\x00-\x08\x0c\x0e-\x1f\x7f-\x9f\xad\u200b\u2060\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]")
-_INVISIBLE = frozenset("\xad\u200b\u2060\ufeff\ufff9\ufffa\ufffb\ufffe\uffff")
-# ftfy's measure reads 7 MB/s, so only lines that can be bad are shown to it: every pattern of it needs a C1 character,
-# or two neighbours beyond ASCII of which one is no common Greek or Cyrillic letter, or one of four letters with an
-# ASCII character behind it. Asian scripts are beyond the patterns.
+_INVISIBLE = "\xad\u200b\u2060\ufeff\ufff9-\ufffb\ufffe\uffff"
+_REMOVED = re.compile(f"[\x00-\x08\x0c\x0e-\x1f\x7f-\x84\x86-\x9f{_INVISIBLE}\ud800-\udfff]")
+_ODD_BEYOND_ASCII = re.compile(f"[\x80-\x9f\u2028\u2029{_INVISIBLE}\ud800-\udfff]")
+_HIGH_RUN = re.compile("[^\x00-\x7f]+")
+# ftfy's measure reads 7 MB/s, so only lines that can be bad are shown to it. Nearly all that it looks for stands in a
+# run of characters beyond ASCII, and a language has few such runs, so each is looked at once, in the surroundings that
+# the measure knows. Its patterns need a C1 character or two neighbours of these scripts, of which one is no common
+# Greek or Cyrillic letter; or one of four letters with no letter behind it.
 _COMMON_LETTERS = "\u0386-\u03ce\u0401\u0410-\u044f\u0451"
 _SUSPECT = "\xa0-\u0385\u03cf-\u0400\u0402-\u040f\u0450\u0452-\u058f\u2010-\u27ff\uf8ff\ufb01\ufb02\ufffd"
-_MAYBE_MOJIBAKE = re.compile(
-    f"[\x80-\x9f]|[{_SUSPECT}][{_SUSPECT}{_COMMON_LETTERS}]|[{_COMMON_LETTERS}][{_SUSPECT}]|[ÃÂŒœ][^A-Za-z]"
-)
+_SUSPECT_NEIGHBOURS = re.compile(f"[{_SUSPECT}][{_SUSPECT}{_COMMON_LETTERS}]|[{_COMMON_LETTERS}][{_SUSPECT}]")
+_BEFORE_LETTERS = "a{0}a\n {0}a"
+_BEFORE_OTHERS = "\n{0}.a\na{0} \n {0} \na {0}  "
+_SUSPECT_LETTERS = "ÃÂŒœ"
+_SUSPECT_LETTER = re.compile(f"[{_SUSPECT_LETTERS}][^A-Za-z]")
+_RUNS_REMEMBERED = 1 << 17
 # A place that no rule looks across: ASCII on both sides, the second a space.
 _SAFE_CUT = re.compile("[!-\x7f](?=[ \t\n])")
 
@@ -50,6 +56,7 @@ class Cleaner:
         self.changes: Counter[str] = Counter()
         self.documents: Counter[str] = Counter()
         self._seen: set[str] = set()
+        self._harmless: set[str] = set()
 
     def start_document(self) -> None:
         """Count what follows as changes of another document."""
@@ -99,30 +106,50 @@ class Cleaner:
         return text.replace("\r\n", "\n").replace("\r", "\n")
 
     def _block(self, text: str) -> str:
-        if text.isascii():
-            return text if _is_plain(text) else self._without_controls(text)
-        if _MAYBE_MOJIBAKE.search(text):
-            text = self._without_mojibake(text)
-        if _SEPARATORS.search(text):
-            text, number = _SEPARATORS.subn("\n", text)
-            self._count(LINE_ENDS, number)
-        if _REMOVED.search(text):
-            text = self._without_controls(text)
-        if not unicodedata.is_normalized("NFC", text):
-            self._count(COMPOSED, sum(not unicodedata.is_normalized("NFC", line) for line in text.split("\n")))
-            text = unicodedata.normalize("NFC", text)
-        return text
+        is_ascii = text.isascii()
+        data = text.encode("utf-8", errors="surrogatepass")
+        if len(data.translate(None, _ASCII_CONTROLS)) < len(data):
+            text = self._without_ascii_controls(text)
+        if is_ascii:
+            return text
+        lines = text.split("\n")
+        for index, line in enumerate(lines):
+            if not line.isascii():
+                lines[index] = self._line(line)
+        return "\n".join(lines)
 
-    def _without_mojibake(self, text: str) -> str:
-        parts = []
-        done = 0
-        while match := _MAYBE_MOJIBAKE.search(text, done):
-            start = text.rfind("\n", done, match.start()) + 1 or done
-            end = text.find("\n", match.start())
-            end = len(text) if end < 0 else end
-            parts += [text[done:start], self._repaired(text[start:end])]
-            done = end
-        return "".join(parts) + text[done:]
+    def _line(self, line: str) -> str:
+        suspects = set(_HIGH_RUN.findall(line)) - self._harmless
+        if suspects:
+            suspects = {run for run in suspects if not self._is_harmless(run)}
+        is_odd = False
+        if suspects or (any(map(line.__contains__, _SUSPECT_LETTERS)) and _SUSPECT_LETTER.search(line)):
+            line = self._repaired(line)
+            is_odd = _ODD_BEYOND_ASCII.search(line) is not None
+        if is_odd:
+            line, number = _SEPARATORS.subn("\n", line)
+            if number:
+                self._count(LINE_ENDS, number)
+            line = self._without_odd(line)
+        if not unicodedata.is_normalized("NFC", line):
+            self._count(COMPOSED, 1)
+            line = unicodedata.normalize("NFC", line)
+        return line
+
+    def _is_harmless(self, run: str) -> bool:
+        """Whether a run of characters beyond ASCII is neither odd nor a part of mojibake, wherever it stands."""
+        if _ODD_BEYOND_ASCII.search(run):
+            return False
+        if _SUSPECT_NEIGHBOURS.search(run):
+            from ftfy.badness import is_bad
+
+            seen = _BEFORE_LETTERS + ("" if run[-1] in _SUSPECT_LETTERS else _BEFORE_OTHERS)
+            if is_bad(seen.format(run)):
+                return False
+        if len(self._harmless) >= _RUNS_REMEMBERED:
+            self._harmless.clear()
+        self._harmless.add(run)
+        return True
 
     def _repaired(self, line: str) -> str:
         import ftfy
@@ -135,29 +162,23 @@ class Cleaner:
             self._count(MOJIBAKE, 1)
         return repaired
 
-    def _without_controls(self, text: str) -> str:
-        if "\x0b" in text:
-            self._count(LINE_ENDS, text.count("\x0b"))
-            text = text.replace("\x0b", "\n")
-        if "\x1b" in text:
-            text, number = _TERMINAL_CODE.subn("", text)
-            if number:
-                self._count(TERMINAL_CODES, number)
-        found = Counter(_REMOVED.findall(text))
-        if not found:
-            return text
-        invisible = sum(number for char, number in found.items() if char in _INVISIBLE)
-        surrogates = sum(number for char, number in found.items() if "\ud800" <= char <= "\udfff")
-        controls = found.total() - invisible - surrogates
-        for what, number in ((INVISIBLE, invisible), (SURROGATES, surrogates), (CONTROLS, controls)):
+    def _without_ascii_controls(self, text: str) -> str:
+        for what, pattern, instead in (
+            (LINE_ENDS, "\x0b", "\n"),
+            (TERMINAL_CODES, _TERMINAL_CODE, ""),
+            (CONTROLS, "[\x00-\x08\x0c\x0e-\x1f\x7f]", ""),
+        ):
+            text, number = re.subn(pattern, instead, text)
             if number:
                 self._count(what, number)
-        return _REMOVED.sub("", text)
+        return text
 
-
-def _is_plain(text: str) -> bool:
-    data = text.encode("ascii")
-    return len(data.translate(None, _ASCII_CONTROLS + b"\x0b")) == len(data)
+    def _without_odd(self, line: str) -> str:
+        found = Counter(_REMOVED.findall(line))
+        for char, number in found.items():
+            is_half = "\ud800" <= char <= "\udfff"
+            self._count(SURROGATES if is_half else CONTROLS if char < "\xa0" else INVISIBLE, number)
+        return _REMOVED.sub("", line) if found else line
 
 
 def _block_end(text: str, start: int, limit: int) -> int:

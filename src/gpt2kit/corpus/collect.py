@@ -246,16 +246,14 @@ class _Reading:
             )
             for document in rows:
                 self.cleaner.start_document()
-                cleaned = _cleaned(document, self.cleaner.clean)
-                if cleaned.kind == "text":
-                    is_kept = staging.add_text(
-                        raw.source, cleaned.place, cut_sections([cleaned.text], self._section_chars)
-                    )
+                if document.kind == "text":
+                    sections = cut_sections([self.cleaner.clean(document.text)], self._section_chars)
+                    is_kept = staging.add_text(raw.source, document.place, sections)
                 else:
-                    is_kept = staging.add(cleaned)
+                    is_kept = staging.add(_cleaned(document, self.cleaner.clean))
                 if is_kept:
                     count += 1
-                    self.kinds[cleaned.kind] += 1
+                    self.kinds[document.kind] += 1
                 else:
                     self.account.skip_row(f"{raw.shown}, {document.place}", EMPTY)
         return count
@@ -283,8 +281,7 @@ class _Reading:
 
 
 def _cleaned(document: Document, clean: Callable[[str], str]) -> Document:
-    if document.kind == "text":
-        return replace(document, text=clean(document.text))
+    """A chat or a pair, with all its texts cleaned."""
     if document.kind == "chat":
         turns = tuple(Message(message.role, clean(message.content)) for message in document.messages)
         return replace(document, messages=turns)

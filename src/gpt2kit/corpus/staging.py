@@ -94,20 +94,21 @@ class Staging:
             Whether there is more than white space in it; it does not count otherwise.
         """
         self._first_piece.append(len(self._piece_keys))
-        head = f'"kind": "text", "source": {_json(source)}, "place": {_json(place)}, "text": '
+        head = f'"kind": "text", "source": {_json(source)}, "place": {_json_text(place)}, "text": '
         whole = ContentHash(self._seed)
         before: str | None = None
         is_single = True
         for section in sections:
             if before is not None:
                 is_single = False
-                self._add_piece(head + _json(before) + "}\n", _key(before, self._seed), len(before))
+                self._add_piece(head + _json_text(before) + "}\n", _key(before, self._seed), len(before))
             before = section
             whole.update(section)
+        halves = whole.halves()
         if before is not None:
-            key = whole.halves()[0] if is_single else _key(before, self._seed)
-            self._add_piece(head + _json(before) + "}\n", key, len(before))
-        self._hashes.extend(whole.halves())
+            key = halves[0] if is_single else _key(before, self._seed)
+            self._add_piece(head + _json_text(before) + "}\n", key, len(before))
+        self._hashes.extend(halves)
         self._is_empty.append(whole.is_empty)
         return not whole.is_empty
 
@@ -219,3 +220,9 @@ def _key(section: str, seed: int) -> int:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def _json_text(text: str) -> str:
+    """A cleaned text as JSON: twice as fast as `json.dumps`, as its only control characters are line ends and tabs."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+    return f'"{escaped}"'
