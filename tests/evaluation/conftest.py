@@ -29,9 +29,9 @@ def random_model() -> Callable[..., GPT2]:
 def model_folder(prepared: PreparedData, tmp_path: Path) -> Callable[..., Path]:
     """Makes folders of random models with the prepared data's tokenizer."""
 
-    def make(name: str = "model", *, seed: int = 0, **shape: int) -> Path:
+    def make(name: str = "model", *, seed: int = 0, vocab_size: int = prepared.tokenizer.vocab_size) -> Path:
         folder = tmp_path / name
-        save_model(make_random_model(prepared.tokenizer.vocab_size, seed=seed, **shape), folder)
+        save_model(make_random_model(vocab_size, seed=seed), folder)
         prepared.tokenizer.save(folder)
         return folder
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from gpt2kit.errors import DataError, Gpt2kitError, UsageError
 from gpt2kit.files import read_json, sha256_file, sha256_json
+from gpt2kit.generation.settings import DEFAULT_MODEL_DIR
 from gpt2kit.hub import resolve_base
 from gpt2kit.model import read_config
 from gpt2kit.model.adapters import ADAPTER_CONFIG, base_folder
@@ -59,9 +60,11 @@ def find_model(name: str, *, role: str) -> ModelRecord:
         ModelError: its files are damaged.
         NetworkError: it would have to be fetched and cannot be.
     """
-    path = Path(name)
-    if not path.is_dir() and path.parent.is_dir() and path.parent != Path():
-        raise UsageError(f"{name}: there is no such model folder; train one with `gpt2kit train`")
+    if not Path(name).exists() and Path(name) == Path(DEFAULT_MODEL_DIR):
+        raise UsageError(
+            f"--model_dir {name}: there is no model yet; make one with `gpt2kit train`, or name another one (a folder, "
+            "or gpt2)"
+        )
     folder = resolve_base(name)
     with_config = folder
     if (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file():

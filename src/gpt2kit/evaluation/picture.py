@@ -82,9 +82,12 @@ def _draw_repetition(panel: Any, texts: TextReport) -> None:
         panel.annotate(
             "shuffled",
             (place + 0.45, texts.shuffled_coherence.value),
+            xytext=(0, 3),
+            textcoords="offset points",
             fontsize=7,
             ha="right",
             va="bottom",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1},
         )
     panel.set_ylim(bottom=0)
     panel.set_title("repetition, likeness, coherence: as human text is best", fontsize=10)

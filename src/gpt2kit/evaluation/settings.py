@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from gpt2kit.config import Settings
-from gpt2kit.generation import GenerateSettings
+from gpt2kit.generation.settings import DEFAULT_MODEL_DIR, GenerateSettings
 from gpt2kit.runtime import Precision
 
 # Texts are measured as `gpt2kit generate` writes them, unless asked otherwise.
@@ -18,7 +18,7 @@ class EvaluateSettings(Settings):
 
     stage: ClassVar[str] = "evaluate"
 
-    model_dir: str = Field("models/gpt2_fine_tuned", description="Model to measure: a folder, or a name on the Hub.")
+    model_dir: str = Field(DEFAULT_MODEL_DIR, description="Model to measure: a folder, or a name on the Hub.")
     data_dir: Path = Field(
         Path("data/processed"),
         description="Folder that `gpt2kit prepare` made: its held-out text is measured on, and its training text is "

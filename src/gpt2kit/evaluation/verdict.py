@@ -61,6 +61,7 @@ def text_verdict(report: TextReport, *, copy_words: int) -> list[str]:
         *_variety(model, human),
         *_loops(model, human),
         *_copies(model, human, copy_words=copy_words),
+        *_invention(model, human),
         *_coherence(model, human, report.shuffled_coherence),
     ]
     return lines
@@ -145,6 +146,19 @@ def _copies(model: TextFigures, human: TextFigures | None, *, copy_words: int) -
     if own > _RECITES_SHARE + (theirs or 0.0):
         return [f"RECITES: {figures}{where}. Train for fewer epochs, or on more text."]
     return [f"No sign of reciting: {figures}{where}."]
+
+
+def _invention(model: TextFigures, human: TextFigures | None) -> list[str]:
+    """Only where it stands out: human text has new words too."""
+    if human is None or "unseen_words" not in model.figures or "unseen_words" not in human.figures:
+        return []
+    own, theirs = model.figures["unseen_words"], human.figures["unseen_words"]
+    if own.value <= _MUCH_MORE * theirs.value or _overlap(own, theirs):
+        return []
+    return [
+        f"Makes up words: {100 * own.value:.1f}% of its words are not in the training text "
+        f"(human: {100 * theirs.value:.1f}%)."
+    ]
 
 
 def _coherence(model: TextFigures, human: TextFigures | None, floor: Figure | None) -> list[str]:
