@@ -22,6 +22,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.socket
+@pytest.mark.usefixtures("socket_enabled")  # the kernel is another process, spoken to on the local host
 @pytest.mark.filterwarnings("ignore")  # of the notebook machinery itself
 @pytest.mark.parametrize("name", NAMES)
 def test_the_notebook_runs(name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
