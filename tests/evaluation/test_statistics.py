@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpt2kit.evaluation.statistics import mean_interval, ratio_interval, share_figure
+from gpt2kit.evaluation.statistics import mean_figure, ratio_figure, ratio_interval, share_figure
 
 
 def test_an_interval_holds_the_ratio_and_is_the_same_for_a_seed():
@@ -16,8 +16,9 @@ def test_an_interval_holds_the_ratio_and_is_the_same_for_a_seed():
 
 def test_edge_cases():
     assert ratio_interval([1.0], [1.0], seed=0) is None
-    assert mean_interval([], seed=0) is None
-    assert mean_interval([2.0, 2.0, 2.0], seed=0) is None
+    assert mean_figure([], seed=0) is None
+    assert mean_figure([2.0, 2.0, 2.0], seed=0).interval is None
+    assert ratio_figure([0.0], [0], seed=0) is None
     assert ratio_interval([3.0, 6.0, 9.0], [1.0, 2.0, 3.0], seed=0) is None
 
 
@@ -31,9 +32,16 @@ def test_shares_of_none_and_of_some():
     assert share_figure([]) is None
 
 
-def test_agrees_with_the_t_interval_of_a_normal_mean():
+@pytest.mark.parametrize(
+    "interval",
+    [
+        lambda values: ratio_interval(values, np.ones(len(values)), seed=0),
+        lambda values: mean_figure(values, seed=0).interval,
+    ],
+)
+def test_agrees_with_the_t_interval_of_a_normal_mean(interval):
     values = np.random.default_rng(0).normal(5, 2, size=400)
-    low, high = mean_interval(values, seed=0)
+    low, high = interval(values)
     half = 1.96 * values.std(ddof=1) / 20
     assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
     assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
@@ -51,3 +59,26 @@ def test_ninety_five_per_cent_intervals_cover_documents_of_uneven_length(units):
         covered += low <= 3 <= high
     # 95% of 250 is 237.5 with a standard error of 3.4; few units of uneven length cover a little less.
     assert 0.90 <= covered / repeats <= 0.99
+
+
+def test_figures_that_are_mostly_zero_have_sane_intervals_that_cover():
+    """Words in loops: one text in six loops, for a fifth to all of its 200 words; the true share is 0.1."""
+    draw = np.random.default_rng(0)
+    repeats, covered = 250, 0
+    for repeat in range(repeats):
+        looping = (draw.random(40) < 1 / 6) * draw.uniform(0.2, 1.0, size=40) * 200
+        low, high = ratio_figure(looping, np.full(40, 200), seed=repeat).interval
+        assert 0 <= low <= high <= 1
+        covered += low <= 0.1 <= high
+    # So skewed a figure covers less than 95%: the price of bounds that stay in range.
+    assert 0.88 <= covered / repeats <= 0.99
+
+
+def test_bca_agrees_with_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(1).exponential(size=50)
+    low, high = mean_figure(values, seed=0).interval
+    judge = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=20_000, rng=1).confidence_interval
+    width = judge.high - judge.low
+    assert low == pytest.approx(judge.low, abs=0.06 * width)
+    assert high == pytest.approx(judge.high, abs=0.06 * width)

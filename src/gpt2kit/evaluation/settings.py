@@ -47,8 +47,8 @@ class EvaluateSettings(Settings):
     stride: int | None = Field(
         None,
         ge=1,
-        description="Tokens a window moves on by. Smaller gives every token more context, a lower perplexity, and "
-        "takes longer: stride 1 is the exact figure. Default: the context, so windows do not overlap.",
+        description="Tokens a window moves on by. Smaller gives every token more context, usually a lower perplexity, "
+        "and takes longer: stride 1 is the exact figure. Default: the context, so windows do not overlap.",
     )
     full_last_window: bool = Field(
         False,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,11 @@ class Figure:
 
 def mean_figure(values: Sequence[float], *, seed: int) -> Figure | None:
     """A mean with its interval, or None of no values."""
-    return Figure(float(np.mean(values)), mean_interval(values, seed=seed)) if len(values) else None
+    return (
+        Figure(float(np.mean(values)), share_of_sums_interval(values, np.ones(len(values)), seed=seed))
+        if len(values)
+        else None
+    )
 
 
 def share_figure(flags: Sequence[bool]) -> Figure | None:
@@ -56,7 +61,7 @@ def ratio_figure(numerators: Sequence[float], denominators: Sequence[float], *, 
     total = float(np.sum(denominators))
     if total <= 0:
         return None
-    return Figure(float(np.sum(numerators)) / total, ratio_interval(numerators, denominators, seed=seed))
+    return Figure(float(np.sum(numerators)) / total, share_of_sums_interval(numerators, denominators, seed=seed))
 
 
 def ratio_interval(
@@ -77,43 +82,89 @@ def ratio_interval(
         Lower and upper bound; None with fewer than two units, or when the ratio is the same in all of them: from
         that, nothing can be told about how far it varies.
     """
+    resampled = _resample(numerators_U, denominators_U, seed=seed)
+    if resampled is None:
+        return None
+    ratio, error, ratio_R, error_R = resampled
+    # A resample of one unit again and again has no error of its own, and says nothing.
+    usable_R = error_R > error * 1e-6
+    if not usable_R.any():
+        return None
+    t_R = (ratio_R[usable_R] - ratio) / error_R[usable_R]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(t_R, [tail, 1 - tail])
+    return float(ratio - high * error), float(ratio - low * error)
+
+
+def share_of_sums_interval(
+    numerators_U: npt.ArrayLike, denominators_U: npt.ArrayLike, *, seed: int, confidence: float = CONFIDENCE
+) -> Interval | None:
+    """A BCa interval of `Σ x / Σ n` (Efron and Tibshirani 1993, section 14.3).
+
+    For figures that are 0 in most units and large in few, such as the share of words in loops: there the bootstrap-t
+    gives wild bounds, while these are always among the resampled values.
+
+    Args:
+        numerators_U: x of each unit.
+        denominators_U: n of each unit.
+        seed: of the resampling.
+        confidence: share of intervals that should hold the true value.
+
+    Returns:
+        As `ratio_interval`.
+    """
+    resampled = _resample(numerators_U, denominators_U, seed=seed)
+    if resampled is None:
+        return None
+    ratio, _, ratio_R, _ = resampled
+    x_U, n_U = np.asarray(numerators_U, dtype=np.float64), np.asarray(denominators_U, dtype=np.float64)
+    # What the ratio is without each unit: its skewness is the acceleration.
+    left_U = n_U.sum() - n_U
+    without_U = np.divide(x_U.sum() - x_U, left_U, out=np.full(len(x_U), float(ratio)), where=left_U > 0)
+    deviation_U = without_U.mean() - without_U
+    spread = float((deviation_U**2).sum())
+    acceleration = float((deviation_U**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+    normal = NormalDist()
+    # Ties count half, or a figure of few values would look biased.
+    below = (float((ratio_R < ratio).sum()) + 0.5 * float((ratio_R == ratio).sum())) / len(ratio_R)
+    bias = normal.inv_cdf(min(max(below, 1 / len(ratio_R)), 1 - 1 / len(ratio_R)))
+    bounds = []
+    for tail in ((1 - confidence) / 2, (1 + confidence) / 2):
+        shifted = bias + normal.inv_cdf(tail)
+        bounds.append(normal.cdf(bias + shifted / max(1 - acceleration * shifted, 1e-6)))
+    low, high = np.quantile(ratio_R, bounds)
+    return float(low), float(high)
+
+
+def _resample(
+    numerators_U: npt.ArrayLike, denominators_U: npt.ArrayLike, *, seed: int
+) -> tuple[float, float, Floats, Floats] | None:
+    """The ratio and its standard error, and those of 2,000 resamples; None when there is nothing to resample."""
     x_U, n_U = np.asarray(numerators_U, dtype=np.float64), np.asarray(denominators_U, dtype=np.float64)
     U = len(x_U)
     if U < 2 or n_U.sum() <= 0:
         return None
-    ratio, error = _ratio_and_error(*(part.sum() for part in (x_U, n_U, x_U * x_U, x_U * n_U, n_U * n_U)), units=U)
-    if not error > abs(ratio) * 1e-12:
-        return None
     terms_U5 = np.stack([x_U, n_U, x_U * x_U, x_U * n_U, n_U * n_U], axis=1)
+    ratio_1, error_1 = _ratio_and_error(terms_U5.sum(axis=0, keepdims=True), units=U)
+    ratio, error = float(ratio_1[0]), float(error_1[0])
+    if not error > abs(ratio) * 1e-7:
+        return None
     generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "bootstrap")))
-    errors = []
+    sums = []
     rows = max(_RESAMPLES_AT_ONCE // U, 1)
     for start in range(0, NUM_RESAMPLES, rows):
         R = min(rows, NUM_RESAMPLES - start)
         picks = generator.integers(U, size=(R, U)) + np.arange(R)[:, None] * U
         counts_RU = np.bincount(picks.reshape(-1), minlength=R * U).reshape(R, U)
-        sums_R5 = counts_RU.astype(np.float64) @ terms_U5
-        ratio_R, error_R = _ratio_and_error(*sums_R5.T, units=U)
-        # A resample of one unit again and again has no error of its own, and says nothing.
-        usable_R = error_R > error * 1e-6
-        errors.append((ratio_R[usable_R] - ratio) / error_R[usable_R])
-    tail = (1 - confidence) / 2
-    t = np.concatenate(errors)
-    if not len(t):
-        return None
-    low, high = np.quantile(t, [tail, 1 - tail])
-    return float(ratio - high * error), float(ratio - low * error)
+        sums.append(counts_RU.astype(np.float64) @ terms_U5)
+    sums_R5 = np.concatenate(sums)
+    ratio_R, error_R = _ratio_and_error(sums_R5[sums_R5[:, 1] > 0], units=U)
+    return ratio, error, ratio_R, error_R
 
 
-def mean_interval(values_U: npt.ArrayLike, *, seed: int, confidence: float = CONFIDENCE) -> Interval | None:
-    """A bootstrap-t interval of a mean; see `ratio_interval`."""
-    values_U = np.asarray(values_U, dtype=np.float64)
-    return ratio_interval(values_U, np.ones(len(values_U)), seed=seed, confidence=confidence)
-
-
-def _ratio_and_error(x: Floats, n: Floats, xx: Floats, xn: Floats, nn: Floats, *, units: int) -> tuple[Floats, Floats]:
-    """The ratio and its standard error √(U/(U-1) Σ(x - r n)²) / Σ n, from sums over the units."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = x / n
-        squares = np.maximum(xx - 2 * ratio * xn + ratio * ratio * nn, 0.0)
-        return ratio, np.sqrt(squares * units / (units - 1)) / n
+def _ratio_and_error(sums_R5: Floats, *, units: int) -> tuple[Floats, Floats]:
+    """The ratio r and its standard error √(U/(U-1) Σ(x - r n)²) / Σ n, from Σx, Σn, Σx², Σxn, Σn² over the units."""
+    x_R, n_R, xx_R, xn_R, nn_R = sums_R5.T
+    ratio_R = x_R / n_R
+    squares_R = np.maximum(xx_R - 2 * ratio_R * xn_R + ratio_R * ratio_R * nn_R, 0.0)
+    return ratio_R, np.sqrt(squares_R * units / (units - 1)) / n_R
