@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, errors of one line, exit codes, settings from everywhere."""
 
+import io
 import json
 import os
 import re
@@ -184,6 +185,14 @@ def test_results_are_words_or_json(train: Stub, capsys: pytest.CaptureFixture[st
     train.status = "planned"
     assert main(["train", "--dry_run"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_what_a_terminal_cannot_show_is_escaped(train: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr(Stub, "to_text", lambda self: "Märchen \udcff")
+    assert main(["train"]) == 0
+    assert written.getvalue() == b"M\\xe4rchen \\udcff\n"
 
 
 def test_of_several_processes_the_first_one_speaks(

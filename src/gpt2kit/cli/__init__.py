@@ -4,6 +4,7 @@ Nothing heavy is imported here: a stage's modules are loaded when its command ru
 """
 
 import contextlib
+import io
 import os
 import sys
 import traceback
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         output has gone.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _escape_what_cannot_be_shown()
     try:
         code = _run(arguments)
         sys.stdout.flush()  # a closed pipe shows here, and not after the interpreter's last word
@@ -85,6 +87,13 @@ def _usage_message(error: click.ClickException) -> str:
         message = message[:1].lower() + message[1:]
     context = error.ctx if isinstance(error, click.UsageError) else None
     return message if context is None else f"{message} (`{context.command_path} --help` shows what there is)"
+
+
+def _escape_what_cannot_be_shown() -> None:
+    """A terminal or pipe that is not UTF-8, or a file name that is not, must not end a run: write such as \\xNN."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _discard_stdout() -> None:
