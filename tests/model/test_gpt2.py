@@ -9,6 +9,7 @@ from tiny_gpt2 import PLAIN, random_ids, tiny
 
 from gpt2kit.errors import ModelError
 from gpt2kit.model import GPT2, GPT2Config, KVCache
+from gpt2kit.model.gpt2 import attention_mask
 
 CPU = torch.device("cpu")
 
@@ -66,6 +67,20 @@ def test_padding_at_the_end_of_packed_rows_gives_no_nan() -> None:
     targets_BT = random_ids(2, 6, seed=3).masked_fill(segments_BT < 0, -100)
     model.loss(ids_BT, targets_BT, segment_ids_BT=segments_BT).backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_no_query_is_left_without_a_key() -> None:
+    """An empty row of the softmax is NaN in some kernels, and NaN times a weight of 0 is NaN in the next block."""
+    mask_BS = torch.tensor([[False, False, True, True], [True, True, True, True]])
+    mask = attention_mask(random_ids(2, 4), past=0, segment_ids_BT=None, key_mask_BS=mask_BS)
+    assert mask.allowed_B1TS is not None
+    assert mask.allowed_B1TS.any(dim=-1).all()
+    assert mask.allowed_B1TS[0, 0].tolist() == [
+        [True, False, False, False],
+        [False, True, False, False],
+        [False, False, True, False],
+        [False, False, True, True],
+    ]
 
 
 def test_a_row_does_not_feel_its_neighbours() -> None:

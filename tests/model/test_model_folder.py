@@ -197,6 +197,14 @@ def test_garbled_weights(model_folder: Path) -> None:
         load_model(model_folder)
 
 
+def test_a_header_that_is_not_json(model_folder: Path) -> None:
+    path = model_folder / WEIGHTS
+    content = path.read_bytes()
+    path.write_bytes(content[:8] + b"?" * 20 + content[28:])
+    with pytest.raises(ModelError, match=r"model\.safetensors: is damaged"):
+        load_model(model_folder)
+
+
 class _Bomb:
     def __init__(self, touched: Path) -> None:
         self.touched = touched
@@ -229,8 +237,9 @@ def test_a_pickle_alone_is_refused_unless_allowed(model_folder: Path) -> None:
 def test_an_allowed_pickle_runs_no_code(model_folder: Path, tmp_path: Path) -> None:
     torch.save({"transformer.wte.weight": _Bomb(tmp_path / "touched")}, model_folder / "pytorch_model.bin")
     (model_folder / WEIGHTS).unlink()
-    with pytest.raises(ModelError, match="cannot be read as plain weights"):
+    with pytest.raises(ModelError, match="cannot be read as plain weights") as caught:
         load_model(model_folder, allow_pickle=True)
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "touched").exists()
 
 

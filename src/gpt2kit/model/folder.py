@@ -223,7 +223,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever a garbled file makes it raise
-        raise ModelError(f"{path}: cannot be read as plain weights ({type(error).__name__}: {error})") from error
+        cause = " ".join(str(error).split())
+        raise ModelError(f"{path}: cannot be read as plain weights ({type(error).__name__}: {cause})") from error
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
         for name, tensor in weights.items()

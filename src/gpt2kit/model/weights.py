@@ -10,6 +10,8 @@ from torch import Tensor
 from gpt2kit.errors import ModelError
 from gpt2kit.files import PARTIAL_SUFFIX, explained_disk_errors, sync_file, sync_folder
 
+_LARGEST_HEADER_BYTES = 100_000_000  # the library's own limit
+
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file into memory.
@@ -21,10 +23,11 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise ModelError(f"{path}: {_why_not_safetensors(path)} ({error}); fetch or save it again") from error
+        cause = " ".join(str(error).split())
+        raise ModelError(f"{path}: {_why_not_safetensors(path, cause)} ({cause}); fetch or save it again") from error
 
 
-def _why_not_safetensors(path: Path) -> str:
+def _why_not_safetensors(path: Path, cause: str) -> str:
     with path.open("rb") as file:
         start = file.read(8)
     if start[:2] == b"PK" or start[:1] == b"\x80":
@@ -32,7 +35,10 @@ def _why_not_safetensors(path: Path) -> str:
     if len(start) < 8:
         return "is cut short"
     (header_bytes,) = struct.unpack("<Q", start)
-    return "is cut short" if header_bytes < 100_000_000 else "is not a safetensors file"
+    if header_bytes > _LARGEST_HEADER_BYTES:
+        return "is not a safetensors file"
+    cut = 8 + header_bytes > path.stat().st_size or "incomplete" in cause.lower()
+    return "is cut short" if cut else "is damaged"
 
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> None:
