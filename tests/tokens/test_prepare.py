@@ -322,7 +322,7 @@ def test_documents_without_anything_to_learn_are_counted(tmp_path: Path) -> None
 
 
 def test_default_vocabulary() -> None:
-    assert [default_vocab_size(n) for n in (0, 100_000, 490_000, 1_115_394, 10**9)] == [512, 512, 1024, 2048, 8192]
+    assert [default_vocab_size(n) for n in (0, 100_000, 490_000, 1_115_394, 10**9)] == [512, 1024, 4096, 8192, 8192]
 
 
 def test_results_for_programs_and_people(raw: Path) -> None:

@@ -49,7 +49,7 @@ class PrepareSettings(Settings):
         None,
         ge=SMALLEST_VOCABULARY,
         le=1 << 20,
-        description="Entries of a tokenizer trained with --from_scratch. Default: one for every 500 characters of "
+        description="Entries of a tokenizer trained with --from_scratch. Default: one for every 100 characters of "
         "training text, rounded to a power of two between 512 and 8,192.",
     )
     validation_fraction: float = Field(
@@ -247,11 +247,12 @@ def _learn(train_file: Path, settings: PrepareSettings, num_characters: int) -> 
 
 
 def default_vocab_size(num_characters: int) -> int:
-    """Entries of a new tokenizer for a text: the power of two nearest to one entry for every 500 characters.
+    """Entries of a new tokenizer for a text: the power of two nearest to one entry for every 100 characters.
 
-    So each entry is seen often enough to be learned: the million characters of tiny Shakespeare give 2,048.
+    A model that reads little text should not spend it on spelling (measured, see docs/lab-log.md); tiny Shakespeare,
+    with its million characters, gives 8,192.
     """
-    power = round(math.log2(max(num_characters / 500, 1)))
+    power = round(math.log2(max(num_characters / 100, 1)))
     return min(max(1 << power, _SMALLEST_DEFAULT_VOCABULARY), _LARGEST_DEFAULT_VOCABULARY)
 
 
