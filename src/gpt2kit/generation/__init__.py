@@ -1,5 +1,7 @@
 """Model and prompt to samples: sampling, decoding, stopping, long texts, and the files they are written to."""
 
+from gpt2kit.generation.command import Generation as Generation
+from gpt2kit.generation.command import run as run
 from gpt2kit.generation.language_model import LanguageModel as LanguageModel
 from gpt2kit.generation.language_model import load as load
 from gpt2kit.generation.sample import Sample as Sample
