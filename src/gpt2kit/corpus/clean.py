@@ -188,7 +188,12 @@ def _block_end(text: str, start: int, limit: int) -> int:
     for window in (1 << 12, limit - start):  # the last safe place; usually a near one
         if matches := list(_SAFE_CUT.finditer(text, max(limit - window, start), limit)):
             return matches[-1].end()
-    end = limit
-    while end > limit - 64 and (unicodedata.category(text[end])[0] == "M" or "\u1100" <= text[end] <= "\u11ff"):
-        end -= 1
-    return end
+    for end in range(limit, max(limit - 64, start), -1):
+        if not _joins_to_what_is_before(text[end]):
+            return end
+    return limit
+
+
+def _joins_to_what_is_before(char: str) -> bool:
+    """Whether a character may be composed with the one before it: accents, vowel signs, later parts of Hangul."""
+    return unicodedata.category(char)[0] == "M" or "\u1160" <= char <= "\u11ff"

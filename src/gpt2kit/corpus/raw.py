@@ -170,6 +170,12 @@ class _Counted(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         count = self._file.readinto(buffer) or 0
         self._on_read(count)
@@ -181,12 +187,30 @@ class _Zstandard(io.RawIOBase):
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self._file.seek(0)
         self._frame: zstandard.ZstdDecompressionObj | None = None
         self._input = b""
         self._output = memoryview(b"")
+        self._position = 0
 
     def readable(self) -> bool:
         return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if (offset, whence) == (0, io.SEEK_SET):
+            self._rewind()
+        elif (offset, whence) != (self._position, io.SEEK_SET):
+            raise io.UnsupportedOperation("only back to the beginning")
+        return self._position
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         while not self._output:
@@ -206,4 +230,5 @@ class _Zstandard(io.RawIOBase):
         count = min(len(target), len(self._output))
         target[:count] = self._output[:count]
         self._output = self._output[count:]
+        self._position += count
         return count
