@@ -70,6 +70,7 @@ def _row(option: click.Option, context: click.Context) -> str:
     if record is None:  # hidden; there are none, and mypy does not know
         return ""
     names, text = (part.replace("|", "\\|") for part in record)
+    text = text.replace("<", "&lt;")  # or a page shows it as a tag, that is, not at all
     return f"| `{names}` | {text} |"
 
 

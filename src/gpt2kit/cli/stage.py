@@ -100,9 +100,11 @@ class StageCommand(click.Command):
             if name in flags:
                 raise UsageError(f"{word} and --{name} {flags[name]} say the same thing twice: give one")
             flags[name] = (word,) if is_repeatable(settings.model_fields[name].annotation) else word
+        as_json = bool(ctx.params.get("as_json"))
+        if as_json and "stream" in settings.model_fields:
+            flags["stream"] = False  # stdout belongs to the JSON
         resolved = settings.resolve(flags, config_file=ctx.params["config_file"])
         result = load(self.stage.entry)(resolved)
-        as_json = bool(ctx.params.get("as_json"))
         report(result, as_json=as_json)
         status = getattr(result, "status", "finished")
         if self.stage.next_step and not as_json and status in ("finished", "unchanged") and _speaks():
@@ -119,8 +121,8 @@ def report(result: Any, *, as_json: bool) -> None:
         return
     if as_json:
         output(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, default=str))
-    else:
-        output(result.to_text())
+    elif text := result.to_text():  # a text that was streamed is not shown again
+        output(text)
 
 
 def _speaks() -> bool:
