@@ -104,8 +104,7 @@ def collect_documents(
                 section_chars=section_chars,
             )
         finally:
-            staging.close()
-            staging.path.unlink(missing_ok=True)
+            staging.discard()
     if written is None:
         raise DataError(f"--input {input_path}: holds no text{_why_not(account)}")
     return CorpusReport(

@@ -7,6 +7,7 @@ duplicates), and about 16 bytes a piece: ten million documents take about half a
 import json
 from array import array
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
@@ -86,6 +87,12 @@ class Staging:
     def close(self) -> None:
         """Write everything out."""
         self._file.close()
+
+    def discard(self) -> None:
+        """Remove the file, also when its last writes fail because the disk is full."""
+        with suppress(OSError):
+            self._file.close()
+        self.path.unlink(missing_ok=True)
 
     def add_text(self, source: str, place: str, sections: Iterable[str]) -> bool:
         """Take in a text by its sections.

@@ -1,5 +1,6 @@
 """Staged pieces to the files of the splits."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -79,7 +80,7 @@ def write_splits(
     try:
         written = _write(staging.path, folder, table, split_P, split_unit, duplicates, section_chars)
     finally:
-        staging.path.unlink()
+        staging.discard()
     for split, share in (("validation", validation_fraction), ("test", test_fraction)):
         if share > 0 and not written.pieces[split]:
             console.warn(f"too little text for a {split} split: it is empty; add text")
@@ -129,8 +130,7 @@ def _cut_again(staging: Staging, table: PieceTable, section_chars: int, *, seed:
                 again.add_values(first)
         again.close()
     except BaseException:
-        again.close()
-        again.path.unlink()
+        again.discard()
         raise
     return again
 
@@ -167,7 +167,8 @@ def _write(
             source.replace(target)
     finally:
         for file in files:
-            file.close()
+            with suppress(OSError):  # of a disk that is full
+                file.close()
         for path in partial:
             path.unlink(missing_ok=True)
     splits = {name: split_P == number for number, name in enumerate(SPLITS, TRAIN)}
