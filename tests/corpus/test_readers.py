@@ -253,6 +253,12 @@ def test_damaged_files_are_named_or_left_out(collect: Collect, name: str, data: 
     assert sum(map(len, collected.report.skipped_files.values())) == 1
 
 
+def test_a_column_of_its_own_kind_wins_over_the_longest(collect: Collect) -> None:
+    rows = [{"text": "short", "notes": "long words " * 30}, {"text": "brief", "notes": "long words " * 30}]
+    collected = collect({"a.jsonl": "\n".join(map(json.dumps, rows))}, validation_fraction=0)
+    assert [piece.text for piece in collected.in_order()] == ["short", "brief"]
+
+
 def test_a_cut_off_parquet_file_is_named(collect: Collect) -> None:
     with pytest.raises(DataError, match="is not sound Parquet"):
         collect({"a.parquet": parquet_of(ROWS)[:-30]})

@@ -52,7 +52,7 @@ class CorpusReport:
         return asdict(self)
 
     def summary_lines(self) -> list[str]:
-        """The report in a few lines for the terminal."""
+        """The report in a few lines for the terminal; the files left out are not in it, as each is warned of by name."""
         encodings = ", ".join(f"{name} {number:,}" for name, number in sorted(self.encodings.items()))
         lines = [
             f"{_counted(self.num_documents, 'document')} from {_counted(self.files_read, 'file')}"
@@ -65,8 +65,6 @@ class CorpusReport:
             lines.append(f"{_counted(self.duplicates, 'exact duplicate')} dropped")
         for what, number in self.changes.items():
             lines.append(f"{number:,} {what} in {_counted(self.changed_documents[what], 'document')}")
-        for reason, names in self.skipped_files.items():
-            lines.append(f"left out {_counted(len(names), 'file')}: {reason}")
         for reason, number in self.skipped_rows.items():
             lines.append(f"left out {_counted(number, 'row')}: {reason} ({', '.join(self.examples[reason])})")
         shares = ", ".join(f"{split} {number:,}" for split, number in self.characters.items() if number)
