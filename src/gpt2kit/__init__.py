@@ -11,8 +11,9 @@
 Names are imported when they are first used, so that importing gpt2kit is instant.
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from gpt2kit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from gpt2kit.errors import Gpt2kitError as Gpt2kitError
@@ -54,14 +55,15 @@ _HOME = {
 __all__ = sorted(_HOME)  # noqa: PLE0605 (one list of names, not two)
 
 
+_get = lazy_names("gpt2kit", _HOME)
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from gpt2kit.runtime import VERSION
 
         return VERSION
-    if name not in _HOME:
-        raise AttributeError(f"module 'gpt2kit' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"gpt2kit.{_HOME[name]}"), name)
+    return _get(name)
 
 
 def __dir__() -> list[str]:

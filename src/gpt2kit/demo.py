@@ -164,33 +164,52 @@ def _picture(path: Path, training: TrainingResult, evaluation: Evaluation, sampl
 
 
 def _draw(path: Path, training: TrainingResult, evaluation: Evaluation, sample: Sample) -> None:
-    """Three panels: the loss as it fell, the texts' figures beside those of human texts, and a text."""
+    """The loss as it fell, the texts' figures beside those of human texts, and the beginning of a text."""
     figures = require_extra("matplotlib.figure", extra="plots", purpose="drawing the demo's picture")
-    figure = figures.Figure(figsize=(11, 6.2), dpi=120, layout="constrained")
-    figure.suptitle("gpt2kit demo: a small GPT-2, trained from scratch on Grimms' tales", fontsize=13)
-    curves, story = figure.subplots(2, 1, height_ratios=[3, 2])
-    records = list(read_json_lines(training.model_dir / "training" / "metrics.jsonl"))
-    steps = [record for record in records if record["kind"] == "train"]
-    checks = [record for record in records if record["kind"] == "validation"]
-    curves.plot([r["step"] for r in steps], [r["loss"] for r in steps], color="#8fb3d9", lw=1, label="training texts")
-    curves.plot(
-        [r["step"] for r in checks],
-        [r["validation_loss"] for r in checks],
-        "o-",
-        color="#b3452c",
-        label="texts it has not seen",
+    figure = figures.Figure(figsize=(11, 6), dpi=120, layout="constrained")
+    figure.suptitle(
+        f"A GPT-2 of {training.plan.parameters / 1e6:.1f} million parameters, trained from scratch in "
+        f"{training.seconds / 60:.1f} minutes"
     )
-    curves.set_xlabel("step")
-    curves.set_ylabel("loss (nats per token)")
-    curves.set_title(
-        f"perplexity {evaluation.perplexity:.0f}, {evaluation.bits_per_byte:.2f} bits per byte on held-out tales; "
-        f"{training.plan.parameters / 1e6:.1f} M parameters, {training.seconds / 60:.1f} minutes on this machine",
-        fontsize=10,
-    )
-    curves.grid(alpha=0.3)
-    curves.legend(frameon=False)
+    panels = figure.add_gridspec(2, 2, width_ratios=(3, 2), height_ratios=(5, 3))
+    _draw_losses(figure.add_subplot(panels[0, 0]), training, evaluation)
+    _draw_figures(figure.add_subplot(panels[0, 1]), evaluation)
+    story = figure.add_subplot(panels[1, :])
     story.axis("off")
-    words = textwrap.shorten(sample.prompt + sample.text, 620, placeholder=" ...")
-    story.text(0.5, 0.95, textwrap.fill(words, 100), ha="center", va="top", family="serif", fontsize=11, style="italic")
+    words = textwrap.fill(textwrap.shorten(sample.prompt + sample.text, 560, placeholder=" ..."), 100)
+    story.text(0.5, 0.5, words, ha="center", va="center", family="serif", fontsize=12, style="italic")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+def _draw_losses(axes: Any, training: TrainingResult, evaluation: Evaluation) -> None:
+    records = list(read_json_lines(training.model_dir / "training" / "metrics.jsonl"))
+    for kind, name, style, color, label in (
+        ("train", "loss", "-", "#8fb3d9", "on texts it learns from"),
+        ("validation", "validation_loss", "o-", "#b3452c", "on texts it has not seen"),
+    ):
+        chosen = [record for record in records if record["kind"] == kind]
+        axes.plot([r["step"] for r in chosen], [r[name] for r in chosen], style, color=color, label=label)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss (nats per token)")
+    axes.set_title(
+        f"held out: perplexity {evaluation.perplexity:.0f}, {evaluation.bits_per_byte:.2f} bits per byte", fontsize=10
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+
+
+def _draw_figures(axes: Any, evaluation: Evaluation) -> None:
+    names = {"distinct_2": "distinct-2", "self_bleu": "self-BLEU", "rep_2": "rep-2", "coherence": "coherence"}
+    sets = evaluation.to_dict()["texts"]["sets"]
+    for offset, role, color, label in (
+        (-0.2, "model", "#b3452c", "its texts"),
+        (0.2, "human", "#999999", "real tales"),
+    ):
+        figures = sets[role]["figures"]
+        shown = [name for name in names if figures.get(name) is not None]
+        values = [figures[name]["value"] for name in shown]
+        axes.bar([place + offset for place in range(len(shown))], values, width=0.4, color=color, label=label)
+        axes.set_xticks(range(len(shown)), [names[name] for name in shown])
+    axes.set_title("the nearer to real tales, the better", fontsize=10)
+    axes.legend(frameon=False)
