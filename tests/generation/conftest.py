@@ -18,7 +18,7 @@ def tokenizer() -> Tokenizer:
     return train_tokenizer([TEXT * 3], vocab_size=300)
 
 
-def make_model(tokenizer: Tokenizer, *, n_positions: int = 48, seed: int = 1, unused_ids: int = 0, **sizes) -> GPT2:
+def random_model(tokenizer: Tokenizer, *, n_positions: int = 48, seed: int = 1, unused_ids: int = 0, **sizes) -> GPT2:
     """A random model whose next tokens are neither all alike nor all certain."""
     config = GPT2Config(
         vocab_size=tokenizer.vocab_size + unused_ids,
@@ -36,8 +36,13 @@ def make_model(tokenizer: Tokenizer, *, n_positions: int = 48, seed: int = 1, un
 
 
 @pytest.fixture(scope="session")
+def make_model():
+    return random_model
+
+
+@pytest.fixture(scope="session")
 def model(tokenizer: Tokenizer, tmp_path_factory) -> LanguageModel:
-    return LanguageModel(make_model(tokenizer), tokenizer, tmp_path_factory.mktemp("nothing"))
+    return LanguageModel(random_model(tokenizer), tokenizer, tmp_path_factory.mktemp("nothing"))
 
 
 @pytest.fixture(scope="session")

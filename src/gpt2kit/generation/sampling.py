@@ -101,7 +101,7 @@ def top_k(scores_BV: Tensor, k: int, *, slack: float = 0.0) -> Tensor:
         return scores_BV
     greatest_BK = scores_BV.topk(k + 1).values
     num_kept_B1 = torch.full_like(greatest_BK[:, :1], k, dtype=torch.long)
-    return _keep_from(scores_BV, scores_BV, _cutoff(greatest_BK, num_kept_B1, gap=2 * slack))
+    return _keep_from(scores_BV, _cutoff(greatest_BK, num_kept_B1, gap=2 * slack))
 
 
 def top_p(scores_BV: Tensor, p: float, *, slack: float = 0.0) -> Tensor:
@@ -112,7 +112,7 @@ def top_p(scores_BV: Tensor, p: float, *, slack: float = 0.0) -> Tensor:
     if p >= 1:
         return scores_BV
     log_total_B1 = scores_BV.logsumexp(dim=1, keepdim=True)
-    return _keep_from(scores_BV, scores_BV, _top_p_cutoff(scores_BV, log_total_B1, p, slack=slack))
+    return _keep_from(scores_BV, _top_p_cutoff(scores_BV, log_total_B1, p, slack=slack))
 
 
 def _top_p_cutoff(scores_BV: Tensor, log_total_B1: Tensor, p: float, *, slack: float, step: int = 0) -> Tensor:
@@ -142,7 +142,7 @@ def min_p(scores_BV: Tensor, share: float, *, slack: float = 0.0) -> Tensor:
         return scores_BV
     greatest_B1 = scores_BV.amax(dim=1, keepdim=True)
     cutoff_B1 = greatest_B1 + torch.tensor(share).log().to(scores_BV.device) - 2 * slack
-    return _keep_from(scores_BV, scores_BV, cutoff_B1.minimum(greatest_B1))
+    return _keep_from(scores_BV, cutoff_B1.minimum(greatest_B1))
 
 
 def typical(scores_BV: Tensor, mass: float, *, slack: float = 0.0) -> Tensor:
@@ -156,19 +156,31 @@ def typical(scores_BV: Tensor, mass: float, *, slack: float = 0.0) -> Tensor:
         return scores_BV
     log_p_BV = scores_BV.log_softmax(dim=1)
     entropy_B1 = -(log_p_BV.exp() * log_p_BV).nansum(dim=1, keepdim=True)
-    nearness_BV = -(-log_p_BV - entropy_B1).abs()
-    nearest_BV, order_BV = nearness_BV.sort(dim=1, descending=True)
-    probability_BV = log_p_BV.gather(1, order_BV).exp()
-    before_BV = probability_BV.cumsum(dim=1) - probability_BV
-    num_kept_B1 = (before_BV < mass + slack).sum(dim=1, keepdim=True).clamp(min=1)
-    # A log p moves by at most 2 slack, and H by slack · E|log p + H|, which is below 6 for 50,257 tokens.
-    return _keep_from(scores_BV, nearness_BV, _cutoff(nearest_BV, num_kept_B1, gap=16 * slack))
+    distance_BV = (-log_p_BV - entropy_B1).abs()
+    nearest_BV, order_BV = distance_BV.sort(dim=1)
+    p_BV = log_p_BV.gather(1, order_BV).exp()
+    until_BV = p_BV.cumsum(dim=1)
+    if not slack:
+        num_kept_B1 = (until_BV - p_BV < mass).sum(dim=1, keepdim=True).clamp(min=1)
+        return scores_BV.masked_fill(distance_BV > nearest_BV.gather(1, num_kept_B1 - 1), -torch.inf)
+    # log p moves by at most 2 slack, and H by slack · E|log p + H|: two distances come nearer by at most `gap` (with a
+    # tenth for the second order). What lies before a token is then at least what is nearer by more than that, and at
+    # most what is not farther by more.
+    spread_B1 = (p_BV * nearest_BV).nansum(dim=1, keepdim=True)
+    gap_B1 = 2.2 * slack * (2 + spread_B1)
+    place_BV = torch.searchsorted(nearest_BV, nearest_BV - gap_B1)
+    if slack > 0:
+        before_BV = torch.nn.functional.pad(until_BV, (1, 0)).gather(1, place_BV)
+    else:
+        before_BV = until_BV.gather(1, place_BV - 1) - p_BV
+    is_kept_BV = torch.zeros_like(scores_BV, dtype=torch.bool).scatter(1, order_BV, before_BV < mass + slack)
+    return scores_BV.masked_fill(~is_kept_BV, -torch.inf)
 
 
 def _cutoff(sorted_BK: Tensor, num_kept_B1: Tensor, *, gap: float) -> Tensor:
-    """The least key to keep, when the first `num_kept` of descending keys are and two keys may come nearer by `gap`.
+    """The least score to keep, when the first `num_kept` of descending ones are and two may come nearer by `gap`.
 
-    With a negative gap, a key is surely kept if it lies by more than that above the first one that may not be.
+    With a negative gap, a score is surely kept if it lies by that much above the first one that may not be.
     """
     if gap >= 0:
         return sorted_BK.gather(1, num_kept_B1 - 1) - gap
@@ -176,8 +188,8 @@ def _cutoff(sorted_BK: Tensor, num_kept_B1: Tensor, *, gap: float) -> Tensor:
     return torch.where(num_kept_B1 < sorted_BK.size(1), first_dropped_B1, sorted_BK[:, -1:])
 
 
-def _keep_from(scores_BV: Tensor, keys_BV: Tensor, cutoff_B1: Tensor) -> Tensor:
-    return scores_BV.masked_fill(keys_BV < cutoff_B1, -torch.inf)
+def _keep_from(scores_BV: Tensor, cutoff_B1: Tensor) -> Tensor:
+    return scores_BV.masked_fill(scores_BV < cutoff_B1, -torch.inf)
 
 
 @dataclass(frozen=True)
@@ -190,11 +202,17 @@ class Cutoffs:
     min_p: float = 0.0
     typical_p: float = 1.0
 
-    def apply(self, scores_BV: Tensor, *, slack: float = 0.0) -> Tensor:
-        """Scores divided by the temperature, -inf where they are cut off; `slack` is in nats before the division."""
-        scores_BV = scores_BV / self.temperature
-        slack /= self.temperature
-        scores_BV = typical(scores_BV, self.typical_p, slack=slack)
+    def apply(self, scores_BV: Tensor) -> Tensor:
+        """Scores divided by the temperature, -inf where they are cut off."""
+        return self.cut_tail(typical(scores_BV / self.temperature, self.typical_p))
+
+    @property
+    def cuts_tail(self) -> bool:
+        """Whether there are cut-offs behind typical."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+    def cut_tail(self, scores_BV: Tensor, *, slack: float = 0.0) -> Tensor:
+        """The cut-offs behind typical: those that take away the least probable tokens only."""
         if self.top_k:
             scores_BV = top_k(scores_BV, self.top_k, slack=slack)
         return min_p(top_p(scores_BV, self.top_p, slack=slack), self.min_p, slack=slack)
@@ -221,14 +239,22 @@ def choose(scores_BV: Tensor, cutoffs: Cutoffs | None, *, keys: Sequence[int], s
         greatest_B1, ids_B1 = scores_BV.max(dim=1, keepdim=True)
         is_close_B = (scores_BV >= greatest_B1 - 2 * slack).sum(dim=1) > 1
         return Choice(ids_B1.squeeze(1), is_close_B if slack else torch.zeros_like(is_close_B))
-    possible_BV = cutoffs.apply(scores_BV, slack=slack)
-    noisy_BV = _with_noise(possible_BV, keys)
-    greatest_B1, ids_B1 = noisy_BV.max(dim=1, keepdim=True)
     if not slack:
-        return Choice(ids_B1.squeeze(1), torch.zeros_like(ids_B1.squeeze(1), dtype=torch.bool))
-    num_near_B = (noisy_BV >= greatest_B1 - 2 * slack / cutoffs.temperature).sum(dim=1)
-    is_sure_B = cutoffs.apply(scores_BV, slack=-slack).gather(1, ids_B1).squeeze(1) > -torch.inf
-    return Choice(ids_B1.squeeze(1), (num_near_B > 1) | ~is_sure_B)
+        ids_B = _with_noise(cutoffs.apply(scores_BV), keys).argmax(dim=1)
+        return Choice(ids_B, torch.zeros_like(ids_B, dtype=torch.bool))
+    scores_BV, slack = scores_BV / cutoffs.temperature, slack / cutoffs.temperature
+    possible_BV = typical(scores_BV, cutoffs.typical_p, slack=slack)
+    sure_BV = typical(scores_BV, cutoffs.typical_p, slack=-slack)
+    is_sure_B = torch.ones_like(scores_BV[:, 0], dtype=torch.bool)
+    if cutoffs.cuts_tail:
+        # Typical may have taken away probable tokens, after which nothing can be said of these cut-offs.
+        is_sure_B = ((possible_BV > -torch.inf) == (sure_BV > -torch.inf)).all(dim=1)
+    noisy_BV = _with_noise(cutoffs.cut_tail(possible_BV, slack=slack), keys)
+    sure_BV = cutoffs.cut_tail(sure_BV, slack=-slack)
+    greatest_B1, ids_B1 = noisy_BV.max(dim=1, keepdim=True)
+    is_sure_B &= sure_BV.gather(1, ids_B1).squeeze(1) > -torch.inf
+    is_sure_B &= (noisy_BV >= greatest_B1 - 2 * slack).sum(dim=1) == 1
+    return Choice(ids_B1.squeeze(1), ~is_sure_B)
 
 
 def _with_noise(scores_BV: Tensor, keys: Sequence[int]) -> Tensor:
