@@ -52,7 +52,7 @@ class CorpusReport:
         return asdict(self)
 
     def summary_lines(self) -> list[str]:
-        """The report in a few lines for the terminal; the files left out are not in it, as each is warned of by name."""
+        """The report in a few lines for the terminal; files left out are not in it, as each is warned of by name."""
         encodings = ", ".join(f"{name} {number:,}" for name, number in sorted(self.encodings.items()))
         lines = [
             f"{_counted(self.num_documents, 'document')} from {_counted(self.files_read, 'file')}"
