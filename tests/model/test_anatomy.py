@@ -293,6 +293,8 @@ def test_a_picture_shows_parts_words_and_heads(report: ModelReport, tmp_path: Pa
     assert report.prompt is not None
     assert lens.images[0].get_array().shape == report.prompt.lens_probability_LT.shape
     T = len(report.prompt.tokens)
+    words = [label.get_text().replace("\\$", "$") for label in attention.get_yticklabels(minor=True)]
+    assert words == [token.token for token in report.prompt.tokens] * 3
     tile = attention.get_xticks()[1] - attention.get_xticks()[0]
     shown = attention.images[0].get_array()
     head = shown[int(2 * tile) : int(2 * tile) + T, int(tile) : int(tile) + T]  # block 3, head 2

@@ -23,6 +23,7 @@ _WIDTH_INCHES = 12.0
 _BARS_INCHES = 2.6
 _LENS_TOKENS = 12  # of the end of the prompt; more columns would leave no room for the words
 _LENS_ROW_INCHES = 0.27
+_READABLE_ROW_INCHES = 0.1
 _INK, _BLUE, _PALE = "#1f2933", "#2b6cb0", "#e4e7eb"
 
 
@@ -136,7 +137,13 @@ def _draw_attention(figure: Any, reading: PromptReading) -> None:
     axes.set_xticks([head * tile + middle for head in range(H)], [str(head + 1) for head in range(H)])
     axes.set_yticks([layer * tile + middle for layer in range(L)], [f"block {layer + 1}" for layer in range(L)])
     axes.xaxis.tick_top()
-    axes.tick_params(length=0)
+    axes.tick_params(which="both", length=0)
+    if _WIDTH_INCHES / (H * tile) >= _READABLE_ROW_INCHES:
+        words = [_plain(_short(token.token)) for token in reading.tokens]
+        rows = [layer * tile + place for layer in range(L) for place in range(T)]
+        axes.yaxis.remove_overlapping_locs = False  # or the words in the middle of a block go missing
+        axes.set_yticks(rows, words * L, minor=True, fontsize=6.5)
+        axes.tick_params(axis="y", which="major", pad=50)  # points, so that the words have room
     axes.spines[:].set_visible(False)
     axes.set_title(
         "Attention of every head (across): each row of a square is a token, each column one that it looks at",
