@@ -204,7 +204,7 @@ def texts_by_prompt(samples):
 
 @pytest.mark.parametrize("method", [{}, {"temperature": 0}, {"temperature": 1.5, "top_p": 1.0}, {"typical_p": 0.8}])
 def test_a_text_does_not_depend_on_its_batch(model, method):
-    prompts = [*PROMPTS, "The", "and the king followed"]
+    prompts = [*PROMPTS, "The"]
     samples_each = 2 if method.get("temperature") != 0 else 1
     for seed in (0, 5):
         expected = None

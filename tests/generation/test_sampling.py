@@ -141,7 +141,13 @@ def test_a_choice_that_is_not_close_survives_any_rounding(seed, temperature, k, 
 
 def test_few_choices_are_close_and_ties_always_are():
     scores_BV = scores(0, rows=2000)
-    for how in (None, Cutoffs(0.8, 0, 0.9), Cutoffs(1.0, 20), Cutoffs(1.0, typical_p=0.9), Cutoffs(1.0, 0, 0.9, 0.05)):
+    for how in (
+        None,
+        Cutoffs(0.8, 0, 0.9),
+        Cutoffs(0.8, 20, 0.9),
+        Cutoffs(1.0, typical_p=0.9),
+        Cutoffs(1.0, 0, 0.9, 0.05),
+    ):
         assert choose(scores_BV, how, keys=range(2000), slack=5e-4).is_close_B.float().mean() < 0.02
     tied_1V = torch.tensor([[1.0, 3.0, 3.0]])
     assert choose(tied_1V, None, keys=[], slack=1e-6).is_close_B.all()

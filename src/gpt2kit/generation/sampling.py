@@ -5,7 +5,8 @@ They are applied in this order:
     forbidden ids, no-repeat n-gram          scores become -inf
     repetition, frequency, presence penalty  scores are changed
     temperature                              scores are divided
-    typical, top-k, top-p, min-p             scores become -inf
+    typical, then top-k, then top-p          scores become -inf
+    min-p, by the most probable of all       scores become -inf
     the draw                                 argmax(scores + Gumbel noise)
 
 Rounding. Floating-point sums depend on the shape of a batch, so the same row has scores that differ by some 1e-5 from
@@ -104,31 +105,40 @@ def top_k(scores_BV: Tensor, k: int, *, slack: float = 0.0) -> Tensor:
     return _keep_from(scores_BV, _cutoff(greatest_BK, num_kept_B1, gap=2 * slack))
 
 
-def top_p(scores_BV: Tensor, p: float, *, slack: float = 0.0) -> Tensor:
+def top_p(scores_BV: Tensor, p: float, *, slack: float = 0.0, doubt_B1: Tensor | None = None) -> Tensor:
     """Keep the most probable tokens: each one before which less than `p` of the probability lies.
 
     Source: Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration", section 3.1 (nucleus sampling).
+
+    Args:
+        scores_BV: scores.
+        p: probability, above 0; 1 keeps all.
+        slack: nats that the scores may be off by, see above.
+        doubt_B1: probability of tokens that may not be there, relative to those that are; goes with `slack`.
     """
     if p >= 1:
         return scores_BV
     log_total_B1 = scores_BV.logsumexp(dim=1, keepdim=True)
-    return _keep_from(scores_BV, _top_p_cutoff(scores_BV, log_total_B1, p, slack=slack))
+    # If every score moves by at most `slack`, no sum of probabilities moves by more than slack / 2 (to first order).
+    limit_B1 = torch.full_like(log_total_B1, p + slack)
+    if doubt_B1 is not None:
+        limit_B1 += doubt_B1 if slack > 0 else -doubt_B1
+    return _keep_from(scores_BV, _top_p_cutoff(scores_BV, log_total_B1, limit_B1, gap=2 * slack))
 
 
-def _top_p_cutoff(scores_BV: Tensor, log_total_B1: Tensor, p: float, *, slack: float, step: int = 0) -> Tensor:
+def _top_p_cutoff(scores_BV: Tensor, log_total_B1: Tensor, limit_B1: Tensor, *, gap: float, step: int = 0) -> Tensor:
     """The least score that top-p keeps. The whole vocabulary is sorted only for rows that need it."""
     V = scores_BV.size(1)
     size = min(_HEADS[step], V) if step < len(_HEADS) else V
     greatest_BK = scores_BV.topk(size).values
     probability_BK = (greatest_BK - log_total_B1).exp()
     before_BK = probability_BK.cumsum(dim=1) - probability_BK
-    # If every score moves by at most `slack`, no sum of probabilities moves by more than slack / 2 (to first order).
-    num_kept_B1 = (before_BK < p + slack).sum(dim=1, keepdim=True).clamp(min=1)
-    cutoff_B1 = _cutoff(greatest_BK, num_kept_B1, gap=2 * slack)
-    is_short_B = (num_kept_B1 == size).squeeze(1)
-    if size < V and is_short_B.any():
-        cutoff_B1[is_short_B] = _top_p_cutoff(
-            scores_BV[is_short_B], log_total_B1[is_short_B], p, slack=slack, step=step + 1
+    num_kept_B1 = (before_BK < limit_B1).sum(dim=1, keepdim=True).clamp(min=1)
+    cutoff_B1 = _cutoff(greatest_BK, num_kept_B1, gap=gap)
+    short_B = (num_kept_B1 == size).squeeze(1)
+    if size < V and short_B.any():
+        cutoff_B1[short_B] = _top_p_cutoff(
+            scores_BV[short_B], log_total_B1[short_B], limit_B1[short_B], gap=gap, step=step + 1
         )
     return cutoff_B1
 
@@ -204,18 +214,39 @@ class Cutoffs:
 
     def apply(self, scores_BV: Tensor) -> Tensor:
         """Scores divided by the temperature, -inf where they are cut off."""
-        return self.cut_tail(typical(scores_BV / self.temperature, self.typical_p))
+        scores_BV = scores_BV / self.temperature
+        kept_BV = top_k(typical(scores_BV, self.typical_p), self.top_k or scores_BV.size(1))
+        return top_p(kept_BV, self.top_p).minimum(min_p(scores_BV, self.min_p))
 
-    @property
-    def cuts_tail(self) -> bool:
-        """Whether there are cut-offs behind typical."""
-        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+    def bounds(self, scores_BV: Tensor, *, slack: float) -> tuple[Tensor, Tensor, Tensor]:
+        """What `apply` could give if the scores were off by up to `slack` nats.
 
-    def cut_tail(self, scores_BV: Tensor, *, slack: float = 0.0) -> Tensor:
-        """The cut-offs behind typical: those that take away the least probable tokens only."""
+        Returns:
+            possible_BV: scores, -inf where they are cut off whatever happens.
+            sure_BV: the same, -inf where they might be cut off.
+            is_unclear_B: rows of which nothing can be said.
+        """
+        scores_BV, slack = scores_BV / self.temperature, slack / self.temperature
+        k = self.top_k or scores_BV.size(1)
+        possible_BV = typical(scores_BV, self.typical_p, slack=slack)
+        sure_BV = typical(scores_BV, self.typical_p, slack=-slack)
+        is_unclear_B = torch.zeros_like(scores_BV[:, 0], dtype=torch.bool)
+        if self.typical_p < 1 and (self.top_k or self.top_p < 1):
+            # Typical may take away the most probable tokens, and with them what the others are measured against.
+            is_unclear_B = ((possible_BV > -torch.inf) != (sure_BV > -torch.inf)).any(dim=1)
+        sure_BV = sure_BV.minimum(top_k(possible_BV, k, slack=-slack))
+        possible_BV = top_k(possible_BV, k, slack=slack)
+        doubt_B1 = None
         if self.top_k:
-            scores_BV = top_k(scores_BV, self.top_k, slack=slack)
-        return min_p(top_p(scores_BV, self.top_p, slack=slack), self.min_p, slack=slack)
+            log_possible_B1, log_sure_B1 = (x_BV.logsumexp(dim=1, keepdim=True) for x_BV in (possible_BV, sure_BV))
+            doubt_B1 = (log_possible_B1 - log_sure_B1).expm1()
+        sure_BV = sure_BV.minimum(top_p(possible_BV, self.top_p, slack=-slack, doubt_B1=doubt_B1))
+        possible_BV = top_p(possible_BV, self.top_p, slack=slack, doubt_B1=doubt_B1)
+        return (
+            possible_BV.minimum(min_p(scores_BV, self.min_p, slack=slack)),
+            sure_BV.minimum(min_p(scores_BV, self.min_p, slack=-slack)),
+            is_unclear_B,
+        )
 
 
 @dataclass(frozen=True)
@@ -242,19 +273,12 @@ def choose(scores_BV: Tensor, cutoffs: Cutoffs | None, *, keys: Sequence[int], s
     if not slack:
         ids_B = _with_noise(cutoffs.apply(scores_BV), keys).argmax(dim=1)
         return Choice(ids_B, torch.zeros_like(ids_B, dtype=torch.bool))
-    scores_BV, slack = scores_BV / cutoffs.temperature, slack / cutoffs.temperature
-    possible_BV = typical(scores_BV, cutoffs.typical_p, slack=slack)
-    sure_BV = typical(scores_BV, cutoffs.typical_p, slack=-slack)
-    is_sure_B = torch.ones_like(scores_BV[:, 0], dtype=torch.bool)
-    if cutoffs.cuts_tail:
-        # Typical may have taken away probable tokens, after which nothing can be said of these cut-offs.
-        is_sure_B = ((possible_BV > -torch.inf) == (sure_BV > -torch.inf)).all(dim=1)
-    noisy_BV = _with_noise(cutoffs.cut_tail(possible_BV, slack=slack), keys)
-    sure_BV = cutoffs.cut_tail(sure_BV, slack=-slack)
+    possible_BV, sure_BV, is_close_B = cutoffs.bounds(scores_BV, slack=slack)
+    noisy_BV = _with_noise(possible_BV, keys)
     greatest_B1, ids_B1 = noisy_BV.max(dim=1, keepdim=True)
-    is_sure_B &= sure_BV.gather(1, ids_B1).squeeze(1) > -torch.inf
-    is_sure_B &= (noisy_BV >= greatest_B1 - 2 * slack).sum(dim=1) == 1
-    return Choice(ids_B1.squeeze(1), ~is_sure_B)
+    is_close_B |= (noisy_BV >= greatest_B1 - 2 * slack / cutoffs.temperature).sum(dim=1) > 1
+    is_close_B |= sure_BV.gather(1, ids_B1).squeeze(1) == -torch.inf
+    return Choice(ids_B1.squeeze(1), is_close_B)
 
 
 def _with_noise(scores_BV: Tensor, keys: Sequence[int]) -> Tensor:
