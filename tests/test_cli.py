@@ -84,17 +84,19 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "gpt2kit", "--help"], capture_output=True, text=True, check=True
-    )
-    assert re.findall(r"^  (\w+)  +[A-Z]", done.stdout, re.MULTILINE) == COMMANDS
-    rows = [line.removeprefix("import time:").split("|") for line in done.stderr.splitlines() if "|" in line][1:]
-    modules = {name.strip() for _, _, name in rows}
+    command = [sys.executable, "-X", "importtime", "-m", "gpt2kit", "--help"]
     heavy = {"torch", "numpy", "pydantic", "tokenizers", "huggingface_hub", "pyarrow", "sklearn", "matplotlib"}
-    assert "click" in modules
-    assert not heavy & modules
+    microseconds = []
+    for _ in range(3):  # another program may be in the way of one
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert re.findall(r"^  (\w+)  +[A-Z]", done.stdout, re.MULTILINE) == COMMANDS
+        rows = [line.removeprefix("import time:").split("|") for line in done.stderr.splitlines() if "|" in line][1:]
+        modules = {name.strip() for _, _, name in rows}
+        assert "click" in modules
+        assert not heavy & modules
+        microseconds.append(sum(int(own) for own, _, _ in rows))
     # The interpreter's own start apart, importing is to stay far below the 0.3 s that help may take.
-    assert sum(int(own) for own, _, _ in rows) < 250_000
+    assert min(microseconds) < 250_000
 
 
 def test_no_command_shows_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,7 +83,7 @@ def test_flags_work_with_dashes_too(project: Path) -> None:
         (("generate", "--top_p", "2"), "--top_p 2"),
         (("generate", "--temperature", "-1"), "--temperature -1"),
         (("train", "--data_dir", "nowhere"), "gpt2kit prepare"),
-        (("generate", "--model_dir", "nowhere"), "nowhere"),
+        (("generate", "--model_dir", "./nowhere"), "./nowhere: no such folder"),
         (("prepare", "nowhere"), "nowhere"),
         (("train", "--learning-rat", "1"), "did you mean"),
     ],

@@ -281,9 +281,9 @@ def test_without_a_network_the_remedies_are_named_at_once(hub: Hub, tmp_path: Pa
     assert time.monotonic() - start < 10
     assert done.returncode == 1
     assert done.stderr == (
-        "gpt2kit: error: gpt2 is not on this machine and the Hub cannot be reached (ConnectError): run `gpt2kit fetch "
-        "gpt2` where there is a network (it goes on where it stopped), or give a local model with --base FOLDER, or "
-        "train your own with --from_scratch\n"
+        "gpt2kit: error: gpt2 is no folder here nor a model fetched before, and the Hub cannot be reached "
+        "(ConnectError): run `gpt2kit fetch gpt2` where there is a network (it goes on where it stopped), or name a "
+        "local model's folder, or train your own with --from_scratch\n"
     )
     done = fetch(closed, tmp_path, "gpt2", HF_HUB_OFFLINE="1")
     assert "(HF_HUB_OFFLINE is set)" in done.stderr

@@ -56,7 +56,8 @@ def resolve_base(name: str | Path) -> Path:
         return folder
     if text and folder.exists():
         raise UsageError(f"{text} is a file; a base model is a folder, or a name on the Hub such as gpt2")
-    if folder.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1 or not text:
+    looks_like_a_path = folder.is_absolute() or text.startswith((".", "~")) or text.endswith("/") or text.count("/") > 1
+    if looks_like_a_path or not text or ("/" in text and folder.parent.is_dir()):
         raise UsageError(f"{text or 'an empty name'}: no such folder; name a model's folder, or one on the Hub (gpt2)")
     return fetch(text)
 
@@ -247,9 +248,9 @@ def _explained_hub_errors(name: str, revision: str | None) -> Iterator[None]:
     except unreachable as error:
         why = "HF_HUB_OFFLINE is set" if isinstance(error, OfflineModeIsEnabled) else type(error).__name__
         raise NetworkError(
-            f"{name} is not on this machine and the Hub cannot be reached ({why}): run `gpt2kit fetch {name}` where "
-            "there is a network (it goes on where it stopped), or give a local model with --base FOLDER, or train "
-            "your own with --from_scratch"
+            f"{name} is no folder here nor a model fetched before, and the Hub cannot be reached ({why}): run "
+            f"`gpt2kit fetch {name}` where there is a network (it goes on where it stopped), or name a local model's "
+            "folder, or train your own with --from_scratch"
         ) from error
 
 

@@ -15,9 +15,7 @@ from gpt2kit.errors import ModelError
 from gpt2kit.files import explained_disk_errors, read_json, to_json, write_atomically
 from gpt2kit.hub import resolve_base
 from gpt2kit.model.gpt2 import GPT2, Conv1D
-from gpt2kit.model.lora import TARGETS, LoRAConv1D, adapt_layer
-from gpt2kit.model.lora import add_lora as add_lora
-from gpt2kit.model.lora import lora_weights as lora_weights
+from gpt2kit.model.lora import TARGETS, LoRAConv1D, adapt_layer, lora_weights
 from gpt2kit.model.weights import read_safetensors, save_weights
 
 ADAPTER_CONFIG = "adapter_config.json"

@@ -10,9 +10,10 @@ from gpt2kit.console import warn
 from gpt2kit.errors import UsageError
 from gpt2kit.files import sha256_file, sha256_json
 from gpt2kit.hub import resolve_base
-from gpt2kit.model.adapters import ADAPTER_CONFIG, add_lora, base_folder
+from gpt2kit.model.adapters import tokenizer_folder
 from gpt2kit.model.folder import CONFIG, load_model, read_config
 from gpt2kit.model.gpt2 import GPT2, Attention, GPT2Config
+from gpt2kit.model.lora import add_lora
 from gpt2kit.runtime import derive_seed
 from gpt2kit.tokens import PreparedData, Tokenizer
 from gpt2kit.training.settings import SHAPE_FIELDS, TrainSettings
@@ -63,7 +64,7 @@ def find_start(settings: TrainSettings, data: PreparedData) -> Start:
             "--from_scratch"
         )
     folder = resolve_base(base)
-    config = read_config(base_folder(folder) if (folder / ADAPTER_CONFIG).is_file() else folder)
+    config = read_config(folder)
     _check_tokenizer(folder, config, data, base)
     return Start(config, base=str(folder.resolve()) if Path(base).is_dir() else base, folder=folder)
 
@@ -93,10 +94,11 @@ def _check_tokenizer(folder: Path, config: GPT2Config, data: PreparedData, base:
             f"{data.folder}: its tokenizer has {data.tokenizer.vocab_size} entries and {base} has {config.vocab_size}: "
             f"prepare the data again with --base {base}"
         )
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    its_tokenizer = tokenizer_folder(folder)
+    if not any((its_tokenizer / name).is_file() for name in _TOKENIZER_FILES):
         warn(f"{base} has no tokenizer of its own to compare with; the one of {data.folder} goes with the result")
         return
-    if Tokenizer.from_folder(folder).fingerprint != data.tokenizer.fingerprint:
+    if Tokenizer.from_folder(its_tokenizer).fingerprint != data.tokenizer.fingerprint:
         raise UsageError(
             f"{data.folder} was prepared with another tokenizer than {base} has: prepare the data again with "
             f"--base {base}"

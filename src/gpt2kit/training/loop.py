@@ -10,9 +10,10 @@ import torch
 
 from gpt2kit.console import Progress, say, warn
 from gpt2kit.errors import TrainingError
-from gpt2kit.model.adapters import ADAPTER_WEIGHTS, load_lora_weights, lora_weights, save_adapter
+from gpt2kit.model.adapters import ADAPTER_WEIGHTS, load_lora_weights, save_adapter
 from gpt2kit.model.folder import WEIGHTS, save_model, weights_of
 from gpt2kit.model.gpt2 import GPT2
+from gpt2kit.model.lora import lora_weights
 from gpt2kit.model.weights import read_safetensors
 from gpt2kit.runtime import derive_seed, peak_memory_bytes
 from gpt2kit.tokens import PackedBatches, PreparedData
