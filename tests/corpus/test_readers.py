@@ -191,6 +191,11 @@ def test_a_long_cell_with_line_ends_is_one_document(collect: Collect) -> None:
     assert collected.texts() == {("a.csv", "row 1"): long.replace("\r", "")}
 
 
+def test_rows_of_empty_cells_are_counted(collect: Collect) -> None:
+    report = collect({"a.csv": "id,text\n,\n1,words\n\n"}, validation_fraction=0).report
+    assert (report.num_documents, report.skipped_rows) == (1, {"no text in it": 1})
+
+
 def test_quotes_in_a_tsv_without_quoting_stay(collect: Collect) -> None:
     content = 'id\ttext\n1\t"Yes" he said\n2\tno\n'
     assert [piece.text for piece in collect({"a.tsv": content}, validation_fraction=0).in_order()] == [

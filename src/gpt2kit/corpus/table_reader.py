@@ -59,7 +59,7 @@ def csv_rows(
                     f"has {len(cells)} cells where the header names {len(names)}",
                     remedy="put quotes around texts that hold the separator",
                 )
-            elif any(cells):
+            else:
                 yield Row(line, f"row {number}", dict(zip(names, cells, strict=False)))
 
 
