@@ -3,13 +3,26 @@
 Shapes: L layers, B rows, H heads, S positions, K width of a head.
 """
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from gpt2kit.model.gpt2 import GPT2Config
+
+class CacheShape(Protocol):
+    """What a cache has to know of a model's configuration."""
+
+    @property
+    def n_layer(self) -> int:
+        """Number of layers."""
+
+    @property
+    def n_head(self) -> int:
+        """Attention heads of a layer."""
+
+    @property
+    def n_embd(self) -> int:
+        """Width of all heads together."""
 
 
 class KVCache:
@@ -28,7 +41,7 @@ class KVCache:
 
     def __init__(
         self,
-        config: "GPT2Config",
+        config: CacheShape,
         *,
         batch_size: int,
         max_length: int,

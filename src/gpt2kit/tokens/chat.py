@@ -10,31 +10,15 @@ answer:
     User: Bye!
     Assistant: Bye.<|endoftext|>
 
-`CHAT_TEMPLATE` says the same in Jinja; it is saved with the tokenizer, so that other tools make the same ids.
+`tokenizer.CHAT_TEMPLATE` says the same in Jinja, for other tools.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from gpt2kit.corpus import Message, Piece
-    from gpt2kit.tokens.tokenizer import Tokenizer
+from gpt2kit.corpus import Message, Piece
+from gpt2kit.tokens.tokenizer import Tokenizer
 
-CHAT_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{%- if message['role'] == 'system' -%}"
-    "{{- message['content'] | trim + '\\n\\n' -}}"
-    "{%- elif message['role'] == 'assistant' -%}"
-    "{{- 'Assistant: ' + message['content'] | trim + eos_token + '\\n' -}}"
-    "{%- else -%}"
-    "{{- message['role'] | capitalize + ': ' + message['content'] | trim + '\\n' -}}"
-    "{%- endif -%}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- 'Assistant:' -}}{%- endif -%}"
-)
 _ANSWER = "Assistant:"
 
 
@@ -87,8 +71,8 @@ def render_chat(
         add_generation_prompt: end with "Assistant:", for a model to go on from.
 
     Returns:
-        The ids, the same as those of `CHAT_TEMPLATE` (except that a literal `<|endoftext|>` inside a message stays
-        plain text), and as many numbers that are 1 for the tokens of an assistant's answer and the end-of-text
+        The ids, the same as those of `tokenizer.CHAT_TEMPLATE` (except that a literal `<|endoftext|>` inside a message
+        stays plain text), and as many numbers that are 1 for the tokens of an assistant's answer and the end-of-text
         behind it, and 0 elsewhere.
 
     Example:

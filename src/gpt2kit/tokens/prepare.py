@@ -266,5 +266,3 @@ def _check_counts(settings: PrepareSettings, counts: dict[str, SplitCounts]) -> 
             console.warn(f"{split}: {number:,} x {reason}, left out: there is nothing to learn from it")
     if counts["train"].num_tokens == 0:
         raise DataError(f"--input {settings.input}: no text is left for training; add text, or hold out less of it")
-    if settings.validation_fraction > 0 and counts["validation"].num_tokens == 0:
-        console.warn("no text fell into the validation split; add text or raise --validation_fraction")

@@ -13,11 +13,23 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors,
 
 from gpt2kit.errors import ModelError, UsageError
 from gpt2kit.files import read_json, sha256_json, to_json, write_atomically
-from gpt2kit.tokens.chat import CHAT_TEMPLATE
 
 END_OF_TEXT = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # 256 bytes and end-of-text
 _REPLACEMENT = "\ufffd".encode()
+# What `chat.render_chat` does, in Jinja: it is saved with the tokenizer, so that other tools make the same ids.
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'system' -%}"
+    "{{- message['content'] | trim + '\\n\\n' -}}"
+    "{%- elif message['role'] == 'assistant' -%}"
+    "{{- 'Assistant: ' + message['content'] | trim + eos_token + '\\n' -}}"
+    "{%- else -%}"
+    "{{- message['role'] | capitalize + ': ' + message['content'] | trim + '\\n' -}}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- 'Assistant:' -}}{%- endif -%}"
+)
 
 
 class Tokenizer:
