@@ -105,42 +105,62 @@ def top_k(scores_BV: Tensor, k: int, *, slack: float = 0.0) -> Tensor:
     return _keep_from(scores_BV, _cutoff(greatest_BK, num_kept_B1, gap=2 * slack))
 
 
-def top_p(scores_BV: Tensor, p: float, *, slack: float = 0.0, doubt_B1: Tensor | None = None) -> Tensor:
+def top_p(scores_BV: Tensor, p: float) -> Tensor:
     """Keep the most probable tokens: each one before which less than `p` of the probability lies.
 
     Source: Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration", section 3.1 (nucleus sampling).
-
-    Args:
-        scores_BV: scores.
-        p: probability, above 0; 1 keeps all.
-        slack: nats that the scores may be off by, see above.
-        doubt_B1: probability of tokens that may not be there, relative to those that are; goes with `slack`.
     """
     if p >= 1:
         return scores_BV
     log_total_B1 = scores_BV.logsumexp(dim=1, keepdim=True)
+    limit_B1 = torch.full_like(log_total_B1, p)
+    (cutoff_B1,) = _top_p_cutoffs(scores_BV, log_total_B1, [limit_B1], gaps=[0.0])
+    return _keep_from(scores_BV, cutoff_B1)
+
+
+def top_p_bounds(scores_BV: Tensor, p: float, *, slack: float, doubt_B1: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    """What top-p might keep, and what it surely keeps: `top_p` with a positive and a negative slack, by one sorting.
+
+    Args:
+        scores_BV: scores.
+        p: probability, above 0; 1 keeps all.
+        slack: nats that the scores may be off by, positive.
+        doubt_B1: probability of tokens that may not be there, relative to those that surely are.
+    """
+    if p >= 1:
+        return scores_BV, scores_BV
+    log_total_B1 = scores_BV.logsumexp(dim=1, keepdim=True)
     # If every score moves by at most `slack`, no sum of probabilities moves by more than slack / 2 (to first order).
-    limit_B1 = torch.full_like(log_total_B1, p + slack)
-    if doubt_B1 is not None:
-        limit_B1 += doubt_B1 if slack > 0 else -doubt_B1
-    return _keep_from(scores_BV, _top_p_cutoff(scores_BV, log_total_B1, limit_B1, gap=2 * slack))
+    off_B1 = slack + doubt_B1 + torch.zeros_like(log_total_B1)
+    possible_B1, sure_B1 = _top_p_cutoffs(
+        scores_BV, log_total_B1, [p + off_B1, p - off_B1], gaps=[2 * slack, -2 * slack]
+    )
+    return _keep_from(scores_BV, possible_B1), _keep_from(scores_BV, sure_B1)
 
 
-def _top_p_cutoff(scores_BV: Tensor, log_total_B1: Tensor, limit_B1: Tensor, *, gap: float, step: int = 0) -> Tensor:
-    """The least score that top-p keeps. The whole vocabulary is sorted only for rows that need it."""
+def _top_p_cutoffs(
+    scores_BV: Tensor, log_total_B1: Tensor, limits_B1: Sequence[Tensor], *, gaps: Sequence[float], step: int = 0
+) -> list[Tensor]:
+    """The least score to keep, for each limit. The whole vocabulary is sorted only for rows that need it."""
     V = scores_BV.size(1)
     size = min(_HEADS[step], V) if step < len(_HEADS) else V
     greatest_BK = scores_BV.topk(size).values
-    probability_BK = (greatest_BK - log_total_B1).exp()
-    before_BK = probability_BK.cumsum(dim=1) - probability_BK
-    num_kept_B1 = (before_BK < limit_B1).sum(dim=1, keepdim=True).clamp(min=1)
-    cutoff_B1 = _cutoff(greatest_BK, num_kept_B1, gap=gap)
-    short_B = (num_kept_B1 == size).squeeze(1)
+    p_BK = (greatest_BK - log_total_B1).exp()
+    before_BK = p_BK.cumsum(dim=1) - p_BK
+    kept_B1 = [(before_BK < limit_B1).sum(dim=1, keepdim=True).clamp(min=1) for limit_B1 in limits_B1]
+    cutoffs_B1 = [_cutoff(greatest_BK, num_B1, gap=gap) for num_B1, gap in zip(kept_B1, gaps, strict=True)]
+    short_B = torch.stack(kept_B1).amax(dim=0).squeeze(1) == size
     if size < V and short_B.any():
-        cutoff_B1[short_B] = _top_p_cutoff(
-            scores_BV[short_B], log_total_B1[short_B], limit_B1[short_B], gap=gap, step=step + 1
+        longer = _top_p_cutoffs(
+            scores_BV[short_B],
+            log_total_B1[short_B],
+            [limit_B1[short_B] for limit_B1 in limits_B1],
+            gaps=gaps,
+            step=step + 1,
         )
-    return cutoff_B1
+        for cutoff_B1, longer_B1 in zip(cutoffs_B1, longer, strict=True):
+            cutoff_B1[short_B] = longer_B1
+    return cutoffs_B1
 
 
 def min_p(scores_BV: Tensor, share: float, *, slack: float = 0.0) -> Tensor:
@@ -236,12 +256,12 @@ class Cutoffs:
             is_unclear_B = ((possible_BV > -torch.inf) != (sure_BV > -torch.inf)).any(dim=1)
         sure_BV = sure_BV.minimum(top_k(possible_BV, k, slack=-slack))
         possible_BV = top_k(possible_BV, k, slack=slack)
-        doubt_B1 = None
+        doubt_B1: Tensor | float = 0.0
         if self.top_k:
             log_possible_B1, log_sure_B1 = (x_BV.logsumexp(dim=1, keepdim=True) for x_BV in (possible_BV, sure_BV))
             doubt_B1 = (log_possible_B1 - log_sure_B1).expm1()
-        sure_BV = sure_BV.minimum(top_p(possible_BV, self.top_p, slack=-slack, doubt_B1=doubt_B1))
-        possible_BV = top_p(possible_BV, self.top_p, slack=slack, doubt_B1=doubt_B1)
+        possible_BV, nucleus_BV = top_p_bounds(possible_BV, self.top_p, slack=slack, doubt_B1=doubt_B1)
+        sure_BV = sure_BV.minimum(nucleus_BV)
         return (
             possible_BV.minimum(min_p(scores_BV, self.min_p, slack=slack)),
             sure_BV.minimum(min_p(scores_BV, self.min_p, slack=-slack)),
