@@ -21,6 +21,14 @@ def test_steps_cover_the_epochs(settings: Make) -> None:
     assert one.warmup_steps == round(0.05 * one.total_steps)
 
 
+def test_a_small_text_gets_smaller_steps(settings: Make) -> None:
+    few = train(settings(max_steps=None, epochs=1.0, batch_size=None, dry_run=True)).plan
+    some = train(settings(max_steps=None, epochs=20.0, batch_size=None, dry_run=True)).plan
+    many = train(settings(max_steps=None, epochs=100.0, batch_size=None, dry_run=True)).plan
+    assert [few.batch_size, some.batch_size, many.batch_size] == [2, 4, 8]
+    assert train(settings(batch_size=None, dry_run=True)).plan.batch_size == 8  # of max_steps nothing is concluded
+
+
 def test_counts_of_the_124m_model_are_the_known_ones() -> None:
     from gpt2kit.model import GPT2
 

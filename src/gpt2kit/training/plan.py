@@ -20,6 +20,7 @@ from gpt2kit.training.settings import TrainSettings
 # Up to about four times round, text read again teaches nearly as much as fresh text (Muennighoff et al. 2023).
 _SCRATCH_EPOCHS = 4.0
 _FINE_TUNING_EPOCHS = 3.0
+_BATCH_ROWS, _FEWEST_ROWS, _STEPS = 8, 2, 500
 _CPU_CONTEXT = 512
 _CPU_MICRO_BATCH_TOKENS = 4096
 _VALIDATIONS = 10
@@ -129,7 +130,27 @@ def default_learning_rate(settings: TrainSettings, *, from_scratch: bool) -> flo
     return 3e-4 if settings.method == "lora" else 5e-5
 
 
-def make_batches(settings: TrainSettings, data: PreparedData, *, context: int) -> PackedBatches:
+def default_batch_size(
+    settings: TrainSettings, data: PreparedData, *, context: int, processes: int, from_scratch: bool
+) -> int:
+    """Rows in a step: as set, else 8, halved down to 2 while the run has fewer than 500 steps.
+
+    A small text gives few steps, and the same tokens in more, smaller steps teach more (docs/lab-log.md).
+    """
+    if settings.batch_size is not None:
+        return settings.batch_size
+    rows = max(_BATCH_ROWS, processes, settings.micro_batch_size or 1)
+    if settings.max_steps is not None:
+        return rows
+    tokens = _epochs(settings, from_scratch=from_scratch) * data.store("train").num_tokens
+    while (
+        rows // 2 >= max(_FEWEST_ROWS, processes, settings.micro_batch_size or 1) and tokens < _STEPS * rows * context
+    ):
+        rows //= 2
+    return rows
+
+
+def make_batches(settings: TrainSettings, data: PreparedData, *, context: int, batch_size: int) -> PackedBatches:
     """The training batches.
 
     Raises:
@@ -141,14 +162,16 @@ def make_batches(settings: TrainSettings, data: PreparedData, *, context: int) -
     return PackedBatches(
         store,
         context=context,
-        batch_size=settings.batch_size,
+        batch_size=batch_size,
         seed=settings.seed,
         packing=settings.packing,
         end_of_text=data.tokenizer.end_of_text,
     )
 
 
-def make_validation_batches(settings: TrainSettings, data: PreparedData, *, context: int) -> PackedBatches | None:
+def make_validation_batches(
+    settings: TrainSettings, data: PreparedData, *, context: int, batch_size: int
+) -> PackedBatches | None:
     """The batches the fixed validation set is the first of, or None without a validation split.
 
     They are shuffled, with a seed of their own, so that the first batches are a fair sample and the same for every run.
@@ -159,7 +182,7 @@ def make_validation_batches(settings: TrainSettings, data: PreparedData, *, cont
     return PackedBatches(
         store,
         context=context,
-        batch_size=settings.batch_size,
+        batch_size=batch_size,
         seed=0,
         packing=settings.packing,
         end_of_text=data.tokenizer.end_of_text,
@@ -201,7 +224,7 @@ def make_plan(
         dropout=model.config.attn_pdrop if device.type == "cpu" else 0.0,
         gradient_checkpointing=settings.gradient_checkpointing,
     )
-    rows, available = math.ceil(settings.batch_size / processes), available_memory_bytes(device)
+    rows, available = math.ceil(batches.batch_size / processes), available_memory_bytes(device)
     micro = settings.micro_batch_size or _fitting_rows(
         rows, memory, context=context, available=available, device=device
     )
@@ -218,7 +241,7 @@ def make_plan(
         parameters=parameters,
         trainable_parameters=trainable,
         context=context,
-        batch_size=settings.batch_size,
+        batch_size=batches.batch_size,
         micro_batch_size=micro,
         processes=processes,
         train_tokens=train_tokens,
@@ -243,8 +266,12 @@ def _length(settings: TrainSettings, batches: PackedBatches, *, from_scratch: bo
     """Epochs and steps of the run."""
     if settings.max_steps is not None:
         return settings.max_steps / batches.steps_in_epoch(), settings.max_steps
-    epochs = settings.epochs or (_SCRATCH_EPOCHS if from_scratch else _FINE_TUNING_EPOCHS)
+    epochs = _epochs(settings, from_scratch=from_scratch)
     return epochs, batches.total_steps(epochs)
+
+
+def _epochs(settings: TrainSettings, *, from_scratch: bool) -> float:
+    return settings.epochs or (_SCRATCH_EPOCHS if from_scratch else _FINE_TUNING_EPOCHS)
 
 
 def _repays_compiling(settings: TrainSettings, device: torch.device, seconds: float) -> bool:

@@ -17,7 +17,14 @@ from gpt2kit.training.build import Start, build_model, find_start
 from gpt2kit.training.loop import Ending, Run, Trainer
 from gpt2kit.training.memory import is_out_of_memory
 from gpt2kit.training.monitor import perplexity
-from gpt2kit.training.plan import Plan, default_context, make_batches, make_plan, make_validation_batches
+from gpt2kit.training.plan import (
+    Plan,
+    default_batch_size,
+    default_context,
+    make_batches,
+    make_plan,
+    make_validation_batches,
+)
 from gpt2kit.training.ranks import Ranks
 from gpt2kit.training.run_folder import RunFolder, claim, identity
 from gpt2kit.training.settings import TrainSettings
@@ -141,8 +148,9 @@ def _train(
         plan = Plan(**folder.read_record()["plan"])
         if ranks.is_main:
             say(plan.to_text())
-        batches = make_batches(settings, data, context=plan.context)
-        validation = make_validation_batches(settings, data, context=plan.context)
+        shape = {"context": plan.context, "batch_size": plan.batch_size}
+        batches = make_batches(settings, data, **shape)
+        validation = make_validation_batches(settings, data, **shape)
         run = Run(settings, plan, start, data, batches, validation, folder, ranks, device)
         trainer = Trainer(run, model)
         return _conclude(trainer, trainer.train())
@@ -175,17 +183,19 @@ def _claim(folder: RunFolder, settings: TrainSettings, data: PreparedData, start
 def _make_plan(
     settings: TrainSettings, data: PreparedData, start: Start, model: GPT2, *, device: torch.device, ranks: Ranks
 ) -> Plan:
-    context = default_context(settings, model.config, device, from_scratch=start.folder is None)
+    from_scratch = start.folder is None
+    context = default_context(settings, model.config, device, from_scratch=from_scratch)
+    rows = default_batch_size(settings, data, context=context, processes=ranks.world_size, from_scratch=from_scratch)
     return make_plan(
         settings,
         data,
         model,
-        from_scratch=start.folder is None,
+        from_scratch=from_scratch,
         name=_name(settings, start),
         device=device,
         processes=ranks.world_size,
-        batches=make_batches(settings, data, context=context),
-        validation=make_validation_batches(settings, data, context=context),
+        batches=make_batches(settings, data, context=context, batch_size=rows),
+        validation=make_validation_batches(settings, data, context=context, batch_size=rows),
     )
 
 

@@ -47,8 +47,12 @@ class TrainSettings(Settings):
         description="Tokens in a row. Shorter is faster and needs less memory; longer lets the model use more of the "
         "text before. Default: the model's own context, at most 512 on a CPU; 256 from scratch.",
     )
-    batch_size: int = Field(
-        8, ge=1, le=65536, description="Rows in a step. It stays the same whatever the memory; see micro_batch_size."
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=65536,
+        description="Rows in a step, whatever the memory (see micro_batch_size). Fewer make more, noisier steps. "
+        "Default: 8, or 4 or 2 where the run would have fewer than 500 steps.",
     )
     micro_batch_size: int | None = Field(
         None, ge=1, description="Rows computed at a time; a step adds them up. Default: what fits in the memory."
@@ -145,8 +149,9 @@ class TrainSettings(Settings):
             raise ValueError("--epochs and --max_steps exclude each other: give one")
         if self.from_scratch and self.method == "lora":
             raise ValueError("--method lora needs a base model; from scratch, train in full")
-        if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
-            raise ValueError(f"--micro_batch_size {self.micro_batch_size} is more than --batch_size {self.batch_size}")
+        rows, micro = self.batch_size, self.micro_batch_size
+        if rows is not None and micro is not None and micro > rows:
+            raise ValueError(f"--micro_batch_size {micro} is more than --batch_size {rows}")
         if self.method == "lora" and (self.freeze_layers or self.freeze_embeddings):
             raise ValueError(
                 "--method lora freezes the whole base model; --freeze_layers/--freeze_embeddings do nothing"
