@@ -87,8 +87,17 @@ def finish(arguments: list[str]) -> str:
     return done.stderr
 
 
-def test_killed_between_steps_and_while_writing_a_checkpoint(prepared: PreparedData, tmp_path: Path) -> None:
-    finish(command(prepared, tmp_path / "whole", **from_scratch()))
+@pytest.fixture(scope="module")
+def uninterrupted(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the run from scratch gives when nothing happens to it."""
+    folder = tmp_path_factory.mktemp("whole") / "model"
+    finish(command(prepared, folder, **from_scratch()))
+    return outcome(folder)
+
+
+def test_killed_between_steps_and_while_writing_a_checkpoint(
+    prepared: PreparedData, uninterrupted: dict[str, Any], tmp_path: Path
+) -> None:
     killed = tmp_path / "killed"
     arguments = command(prepared, killed, **from_scratch())
 
@@ -102,12 +111,13 @@ def test_killed_between_steps_and_while_writing_a_checkpoint(prepared: PreparedD
     kill(process)
 
     assert "going on from step" in finish(arguments)
-    assert outcome(killed) == outcome(tmp_path / "whole")
+    assert outcome(killed) == uninterrupted
     assert not list(killed.rglob("*.partial"))
 
 
-def test_ctrl_c_saves_and_tells_how_to_go_on(prepared: PreparedData, tmp_path: Path) -> None:
-    finish(command(prepared, tmp_path / "whole", **from_scratch()))
+def test_ctrl_c_saves_and_tells_how_to_go_on(
+    prepared: PreparedData, uninterrupted: dict[str, Any], tmp_path: Path
+) -> None:
     stopped = tmp_path / "stopped"
     arguments = command(prepared, stopped, **from_scratch())
     process = start(arguments)
@@ -117,7 +127,7 @@ def test_ctrl_c_saves_and_tells_how_to_go_on(prepared: PreparedData, tmp_path: P
     assert process.returncode == 130
     assert b"the same command goes on from there" in said
     finish(arguments)
-    assert outcome(stopped) == outcome(tmp_path / "whole")
+    assert outcome(stopped) == uninterrupted
 
 
 @pytest.mark.slow
