@@ -155,7 +155,7 @@ def test_prefix_can_be_left_out(settings):
 
 def test_the_text_is_shown_while_it_is_written(settings, capsys):
     result = run(settings(stream=True, seed=1, max_new_tokens=30))
-    assert capsys.readouterr().out == "The king" + result.samples[0].text
+    assert capsys.readouterr().out == "The king" + result.samples[0].text + "\n"
     assert result.to_text() == ""
     quiet = run(settings(stream=False, seed=1, max_new_tokens=30))
     assert capsys.readouterr().out == ""

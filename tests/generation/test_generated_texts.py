@@ -451,6 +451,21 @@ def test_a_tokenizer_too_large_for_the_network(model, tmp_path):
         LanguageModel(GPT2(GPT2Config(vocab_size=10, n_embd=8, n_head=2, n_layer=1)), model.tokenizer, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "method", [{}, {"temperature": 0}, {"num_beams": 2}, {"penalty_alpha": 0.5, "top_k": 2}], ids=str
+)
+def test_a_model_whose_scores_are_no_numbers(model, method):
+    broken = with_head(model, torch.full_like(model.model.lm_head.weight, torch.nan))
+    with pytest.raises(ModelError, match="scores are not numbers"):
+        generate(broken, ["fox"], settings(**method))
+
+
+def test_a_temperature_near_zero_is_greedy_search(model):
+    greedy = generate(model, PROMPTS, settings(temperature=0))
+    for temperature in (1e-3, 1e-30):
+        assert [s.ids for s in generate(model, PROMPTS, settings(temperature=temperature))] == [s.ids for s in greedy]
+
+
 def test_prompts_that_are_no_text(model):
     with pytest.raises(UsageError, match=r"prompt 2 is not valid text \(character 4\)"):
         generate(model, ["fox", "fox\udc80"], settings())

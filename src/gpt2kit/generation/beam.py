@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpt2kit.generation.decoding import Penalties
+from gpt2kit.generation.decoding import Penalties, next_logits
 from gpt2kit.generation.reader import Reader
 from gpt2kit.generation.writing import Ending, Job, Writing, find_stop
 from gpt2kit.model import GPT2
@@ -119,7 +119,7 @@ def _continuations(
     model: GPT2, reader: Reader, job: Job, running: list[Hypothesis], *, penalties: Penalties
 ) -> list[tuple[int, Hypothesis]]:
     """The best continuations by one token, best first, each with the beam it continues; twice as many as beams."""
-    logprobs_BV = model.logits(reader.hidden_BD).log_softmax(dim=1)
+    logprobs_BV = next_logits(model, reader.hidden_BD).log_softmax(dim=1)
     ranked_BV = penalties.apply(
         logprobs_BV, [job.prompt_ids] * len(running), [hypothesis.ids for hypothesis in running]
     )

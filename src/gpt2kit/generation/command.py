@@ -139,7 +139,9 @@ def _write(plan: Plan, settings: GenerateSettings, files: list[OutputFiles], *, 
             if writing.finish_reason is not None:
                 sample = writing.sample(seed=plan.seed)
                 files[sample.sample_index // settings.nsamples].add(sample)
-                if not show:
+                if show:
+                    output("")
+                else:
                     progress.advance(settings.max_new_tokens - len(sample.ids))
 
 

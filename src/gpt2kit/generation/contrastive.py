@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt2kit.generation.decoding import Penalties
+from gpt2kit.generation.decoding import Penalties, next_logits
 from gpt2kit.generation.reader import num_columns
 from gpt2kit.generation.writing import Writing
 from gpt2kit.model import GPT2, KVCache
@@ -42,7 +42,7 @@ def contrastive_search(
     prompt_ids = writing.job.prompt_ids
     window = _Window(model, prompt_ids, num_candidates=top_k, max_new_tokens=writing.max_new_tokens, keep=keep)
     while writing.finish_reason is None:
-        logits_1V = model.logits(window.last_1D)
+        logits_1V = next_logits(model, window.last_1D)
         scores_1V = penalties.apply(logits_1V, [prompt_ids], [writing.ids])
         probability_K, ids_K = scores_1V.softmax(dim=1)[0].topk(min(top_k, scores_1V.size(1)))
         possible_K = probability_K > 0

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gpt2kit.errors import ModelError
 from gpt2kit.generation.reader import Reader
 from gpt2kit.generation.sampling import (
     Choice,
@@ -95,6 +96,21 @@ def _counts(scores_BV: Tensor, *texts: Sequence[Sequence[int]]) -> Tensor:
     return counts_BV
 
 
+def next_logits(model: GPT2, hidden_BD: Tensor) -> Tensor:
+    """The scores [B, V] of what comes behind some hidden states.
+
+    Raises:
+        ModelError: they are not numbers.
+    """
+    logits_BV = model.logits(hidden_BD)
+    if not torch.isfinite(logits_BV.sum()):
+        raise ModelError(
+            "the model's scores are not numbers (NaN or infinite): its weights are damaged, or the precision is too "
+            "narrow for them; try --precision fp32"
+        )
+    return logits_BV
+
+
 @torch.inference_mode()
 def decode(
     model: GPT2, writings: Sequence[Writing], *, penalties: Penalties, cutoffs: Cutoffs | None, keep: float
@@ -142,14 +158,14 @@ class _Chooser:
 
     def next_tokens(self, reader: Reader, rows: Sequence[Writing]) -> tuple[list[int], list[float]]:
         """Each row's next token and its log-probability in the model's own distribution."""
-        logits_BV = self.model.logits(reader.hidden_BD)
+        logits_BV = next_logits(self.model, reader.hidden_BD)
         is_exact = self.model.transformer.wte.weight.dtype == torch.float32
         slack = SLACK_NATS * self.penalties.slack_factor if is_exact else 0.0
         choice = self._choose(logits_BV, rows, slack=slack)
         ids_B = choice.ids_B
         for row in torch.nonzero(choice.is_close_B).flatten().tolist():
             if rows[row].finish_reason is None:
-                alone_1V = self.model.logits(reader.read_alone(row))
+                alone_1V = next_logits(self.model, reader.read_alone(row))
                 ids_B[row] = self._choose(alone_1V, [rows[row]], slack=0.0).ids_B[0]
         logprobs_B = logits_BV.gather(1, ids_B[:, None]).squeeze(1) - logits_BV.logsumexp(dim=1)
         return ids_B.tolist(), logprobs_B.tolist()

@@ -234,9 +234,13 @@ class Cutoffs:
 
     def apply(self, scores_BV: Tensor) -> Tensor:
         """Scores divided by the temperature, -inf where they are cut off."""
-        scores_BV = scores_BV / self.temperature
+        scores_BV = self._heated(scores_BV)
         kept_BV = top_k(typical(scores_BV, self.typical_p), self.top_k or scores_BV.size(1))
         return top_p(kept_BV, self.top_p).minimum(min_p(scores_BV, self.min_p))
+
+    def _heated(self, scores_BV: Tensor) -> Tensor:
+        """Divided by the temperature, the greatest first made 0, or the smallest temperatures would give infinities."""
+        return (scores_BV - scores_BV.amax(dim=1, keepdim=True)) / self.temperature
 
     def bounds(self, scores_BV: Tensor, *, slack: float) -> tuple[Tensor, Tensor, Tensor]:
         """What `apply` could give if the scores were off by up to `slack` nats.
@@ -246,7 +250,7 @@ class Cutoffs:
             sure_BV: the same, -inf where they might be cut off.
             is_unclear_B: rows of which nothing can be said.
         """
-        scores_BV, slack = scores_BV / self.temperature, slack / self.temperature
+        scores_BV, slack = self._heated(scores_BV), slack / self.temperature
         k = self.top_k or scores_BV.size(1)
         possible_BV = typical(scores_BV, self.typical_p, slack=slack)
         sure_BV = typical(scores_BV, self.typical_p, slack=-slack)
