@@ -20,7 +20,7 @@ from gpt2kit.training.settings import TrainSettings
 # Up to about four times round, text read again teaches nearly as much as fresh text (Muennighoff et al. 2023).
 _SCRATCH_EPOCHS = 4.0
 _FINE_TUNING_EPOCHS = 3.0
-_BATCH_ROWS, _FEWEST_ROWS, _STEPS = 8, 2, 500
+_BATCH_ROWS, _STEPS = 8, 500
 _CPU_CONTEXT = 512
 _CPU_MICRO_BATCH_TOKENS = 4096
 _VALIDATIONS = 10
@@ -133,21 +133,16 @@ def default_learning_rate(settings: TrainSettings, *, from_scratch: bool) -> flo
 def default_batch_size(
     settings: TrainSettings, data: PreparedData, *, context: int, processes: int, from_scratch: bool
 ) -> int:
-    """Rows in a step: as set, else 8, halved down to 2 while the run has fewer than 500 steps.
+    """Rows in a step: as set, else 8, or 4 where the run would have fewer than 500 steps.
 
     A small text gives few steps, and the same tokens in more, smaller steps teach more (docs/lab-log.md).
     """
     if settings.batch_size is not None:
         return settings.batch_size
-    rows = max(_BATCH_ROWS, processes, settings.micro_batch_size or 1)
-    if settings.max_steps is not None:
-        return rows
+    fewest = max(processes, settings.micro_batch_size or 1)
     tokens = _epochs(settings, from_scratch=from_scratch) * data.store("train").num_tokens
-    while (
-        rows // 2 >= max(_FEWEST_ROWS, processes, settings.micro_batch_size or 1) and tokens < _STEPS * rows * context
-    ):
-        rows //= 2
-    return rows
+    is_long = settings.max_steps is not None or tokens >= _STEPS * _BATCH_ROWS * context
+    return max(_BATCH_ROWS if is_long else _BATCH_ROWS // 2, fewest)
 
 
 def make_batches(settings: TrainSettings, data: PreparedData, *, context: int, batch_size: int) -> PackedBatches:

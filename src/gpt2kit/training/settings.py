@@ -52,7 +52,7 @@ class TrainSettings(Settings):
         ge=1,
         le=65536,
         description="Rows in a step, whatever the memory (see micro_batch_size). Fewer make more, noisier steps. "
-        "Default: 8, or 4 or 2 where the run would have fewer than 500 steps.",
+        "Default: 8, or 4 where the run would have fewer than 500 steps.",
     )
     micro_batch_size: int | None = Field(
         None, ge=1, description="Rows computed at a time; a step adds them up. Default: what fits in the memory."
