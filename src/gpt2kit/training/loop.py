@@ -149,7 +149,7 @@ class Trainer:
         started = time.perf_counter()
         if any(intervention.bad_step == step for intervention in self.interventions):
             state.step += 1
-            return stop_requested
+            return False  # stopping is agreed upon by all processes, in a step they compute
         while True:
             found = self.steps.gradients(
                 self.run.batches,
