@@ -1,5 +1,6 @@
 """`kill -9` at any moment, then the same command: bit for bit the uninterrupted run."""
 
+import functools
 import hashlib
 import json
 import os
@@ -81,6 +82,12 @@ def steps_done(folder: Path) -> int:
     return path.read_bytes().count(b'"kind": "train"') if path.exists() else 0
 
 
+def has_begun(folder: Path, since_ns: int) -> bool:
+    """Whether a process that was started at a time has opened the run's metrics: steps and checkpoints come next."""
+    path = folder / "training" / "metrics.jsonl"
+    return path.exists() and path.stat().st_mtime_ns > since_ns
+
+
 def finish(arguments: list[str]) -> str:
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=_PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr
@@ -142,16 +149,16 @@ def test_twenty_kills_at_random_moments(prepared: PreparedData, tmp_path: Path, 
     arguments = command(prepared, killed, **values)
     kills = 0
     while kills < 20:
+        started = time.time_ns()
         process = start(arguments)
-        before = steps_done(killed)
-        if wait_for(lambda folder=killed, before=before: steps_done(folder) > before - 4, process):
-            time.sleep(draw.uniform(0, 0.25))
+        if wait_for(functools.partial(has_begun, killed, started), process):
+            time.sleep(draw.uniform(0, 0.6))
         if process.poll() is None:
             kill(process)
             kills += 1
         else:
             process.communicate()
-            assert outcome(killed) == expected
+            assert outcome(killed) == expected  # it was quicker than its killer: begin another
             killed = tmp_path / f"killed-{kills}"
             arguments = command(prepared, killed, **values)
     finish(arguments)
