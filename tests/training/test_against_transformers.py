@@ -77,5 +77,5 @@ def test_tiny_shakespeare_is_learned_as_well_as_by_a_plain_transformers_loop(cor
     rows_RT = chunks(data, "validation")
     ours = validation_loss(GPT2LMHeadModel.from_pretrained(result.model_dir), rows_RT)
     theirs = validation_loss(plain_loop(data), rows_RT)
-    # Equal or better; 1% is what another seed changes.
-    assert ours <= 1.01 * theirs, (ours, theirs)
+    # Measured: 4.517 against 4.570 nats per token.
+    assert ours <= theirs, (ours, theirs)
