@@ -311,6 +311,7 @@ def test_the_same_report_gives_the_same_picture(report: ModelReport, tmp_path: P
 
 def test_characters_without_a_glyph_do_not_stop_the_picture(folder: Path, tmp_path: Path) -> None:
     inspect(folder, prompt="日本 $a$ 🦊").draw(tmp_path / "anatomy.png")
+    assert (tmp_path / "anatomy.png").stat().st_size > 10_000
 
 
 def test_a_long_prompt_is_drawn(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -26,7 +26,7 @@ from gpt2kit.corpus.report import CorpusReport
 from gpt2kit.corpus.sections import cut_sections
 from gpt2kit.corpus.staging import Staging
 from gpt2kit.corpus.table_reader import csv_rows, parquet_rows
-from gpt2kit.corpus.write import write_splits
+from gpt2kit.corpus.write import Written, write_splits
 from gpt2kit.errors import DataError, UsageError
 from gpt2kit.files import explained_disk_errors
 
@@ -107,6 +107,10 @@ def collect_documents(
             staging.discard()
     if written is None:
         raise DataError(f"--input {input_path}: holds no text{_why_not(account)}")
+    return _report(account, reading, written)
+
+
+def _report(account: Account, reading: "_Reading", written: Written) -> CorpusReport:
     return CorpusReport(
         files_read=reading.files_read,
         num_documents=written.num_documents,

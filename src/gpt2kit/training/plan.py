@@ -186,7 +186,6 @@ def make_validation_batches(
 
 def make_plan(
     settings: TrainSettings,
-    data: PreparedData,
     model: GPT2,
     *,
     from_scratch: bool,
@@ -196,14 +195,10 @@ def make_plan(
     batches: PackedBatches,
     validation: PackedBatches | None,
 ) -> Plan:
-    """Resolve every default and estimate memory and time.
-
-    Raises:
-        DataError: the training split is empty.
-    """
+    """Resolve every default and estimate memory and time."""
     context, dtype = batches.context, select_dtype(settings.precision, device)
     epochs, total_steps = _length(settings, batches, from_scratch=from_scratch)
-    train_tokens = data.store("train").num_tokens
+    train_tokens = batches.store.num_tokens
     eval_every = settings.eval_every or max(total_steps // _VALIDATIONS, 1)
     validation_tokens, validation_batches = _validation_size(
         settings, validation, trained_tokens=epochs * train_tokens, num_validations=total_steps / eval_every

@@ -188,7 +188,6 @@ def _make_plan(
     rows = default_batch_size(settings, data, context=context, processes=ranks.world_size, from_scratch=from_scratch)
     return make_plan(
         settings,
-        data,
         model,
         from_scratch=from_scratch,
         name=_name(settings, start),
