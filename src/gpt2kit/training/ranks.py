@@ -25,7 +25,7 @@ class Ranks:
 
     @classmethod
     def join(cls, device: torch.device) -> Self:
-        """Join the group that torchrun describes in the environment: gloo on CPUs, nccl on GPUs.
+        """Join the group that torchrun describes in the environment: gloo for CPUs, nccl for GPUs.
 
         Raises:
             UsageError: torchrun's variables are incomplete.
@@ -34,7 +34,10 @@ class Ranks:
             return cls()
         if "RANK" not in os.environ:
             raise UsageError("WORLD_SIZE is set and RANK is not; start several processes with torchrun")
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        # Gradients on GPUs travel by nccl, numbers in main memory by gloo.
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         return cls(rank=distributed.get_rank(), world_size=distributed.get_world_size())
 
     def share(self, rows: int) -> slice:
