@@ -30,7 +30,7 @@ import torch
 from gpt2kit.console import Progress
 from gpt2kit.evaluation.statistics import Interval, ratio_interval
 from gpt2kit.model import GPT2
-from gpt2kit.model.loss import IGNORED_TARGET
+from gpt2kit.model.loss import IGNORED_TARGET, perplexity
 
 FEWEST_UNITS = 10  # of fewer documents, an interval is made over the windows instead
 
@@ -252,10 +252,10 @@ def summarise(
     tokens_interval = ratio_interval(sums_U3[:, 0], sums_U3[:, 1], seed=seed)
     bytes_interval = ratio_interval(sums_U3[:, 0], sums_U3[:, 2], seed=seed)
     return Likelihood(
-        perplexity=_exp(total / num_tokens),
-        text_perplexity=_exp((total - end_nats) / max(num_tokens - len(ends), 1)),
+        perplexity=perplexity(total / num_tokens),
+        text_perplexity=perplexity((total - end_nats) / max(num_tokens - len(ends), 1)),
         bits_per_byte=total / math.log(2) / max(num_bytes, 1),
-        perplexity_interval=tokens_interval and (_exp(tokens_interval[0]), _exp(tokens_interval[1])),
+        perplexity_interval=tokens_interval and (perplexity(tokens_interval[0]), perplexity(tokens_interval[1])),
         bits_per_byte_interval=bytes_interval and (bytes_interval[0] / math.log(2), bytes_interval[1] / math.log(2)),
         nats=total,
         num_tokens=num_tokens,
@@ -293,8 +293,3 @@ def units(
             if predicted:
                 rows.append((values[stretch].sum(), predicted, document.num_bytes * predicted / count))
     return "window", np.array(rows, dtype=np.float64)
-
-
-def _exp(value: float) -> float:
-    """exp, but infinity instead of an overflow."""
-    return math.exp(value) if value < 700 else math.inf

@@ -4,18 +4,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt2kit.errors import DataError, Gpt2kitError, UsageError
-from gpt2kit.files import read_json, sha256_file, sha256_json
-from gpt2kit.generation.settings import DEFAULT_MODEL_DIR
-from gpt2kit.hub import resolve_base
+from gpt2kit.errors import DataError, Gpt2kitError
+from gpt2kit.files import read_json, sha256_json
+from gpt2kit.generation.language_model import find_folder
 from gpt2kit.model import read_config
-from gpt2kit.model.adapters import ADAPTER_CONFIG, base_folder
-from gpt2kit.model.folder import CONFIG
+from gpt2kit.model.folder import file_hashes
 
 RUN_RECORD = Path("training") / "run.json"
 NO_COMPARISON = "none"
-_HASHED_SUFFIXES = (".safetensors", ".bin")
-_HASHED_NAMES = (CONFIG, ADAPTER_CONFIG, "tokenizer.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +56,12 @@ def find_model(name: str, *, role: str) -> ModelRecord:
         ModelError: its files are damaged.
         NetworkError: it would have to be fetched and cannot be.
     """
-    if not Path(name).exists() and Path(name) == Path(DEFAULT_MODEL_DIR):
-        raise UsageError(
-            f"--model_dir {name}: there is no model yet; make one with `gpt2kit train`, or name another one (a folder, "
-            "or gpt2)"
-        )
-    folder = resolve_base(name)
-    with_config = folder
-    if (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file():
-        with_config = base_folder(folder)
+    folder = find_folder(name)
     record = run_record(folder)
     trained_on = (record or {}).get("data", {}).get("fingerprint")
-    return ModelRecord(name, folder, role, model_hash(folder), read_config(with_config).n_positions, trained_on)
+    return ModelRecord(
+        name, folder, role, sha256_json(file_hashes(folder)), read_config(folder).n_positions, trained_on
+    )
 
 
 def find_other(model: ModelRecord, compare_with: str | None) -> tuple[ModelRecord | None, str]:
@@ -116,13 +106,3 @@ def run_record(folder: Path) -> dict[str, Any] | None:
     if not isinstance(record.get("data", {}), dict):
         raise DataError(f"{path}: data should say what the model was trained on")
     return record
-
-
-def model_hash(folder: Path) -> str:
-    """A hash of a model's weights, configuration and tokenizer."""
-    files = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and (path.suffix in _HASHED_SUFFIXES or path.name in _HASHED_NAMES)
-    ]
-    return sha256_json({path.name: sha256_file(path) for path in files})

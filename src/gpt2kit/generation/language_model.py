@@ -43,6 +43,21 @@ class LanguageModel:
         return (self.folder / _TRAINING_RECORD).is_dir()
 
 
+def find_folder(name: str | Path) -> Path:
+    """The folder of the model that a user named.
+
+    Raises:
+        UsageError: there is none; where `gpt2kit train` would put it, that command is named.
+        NetworkError: a name on the Hub, which cannot be reached.
+    """
+    if not Path(name).exists() and Path(name) == Path(DEFAULT_MODEL_DIR):
+        raise UsageError(
+            f"--model_dir {name}: there is no model yet; make one with `gpt2kit train`, or name another one "
+            "(a folder, or gpt2)"
+        )
+    return resolve_base(name)
+
+
 def load(folder: str | Path, *, device: str = "auto", precision: Precision = "auto") -> LanguageModel:
     """Open a model folder (a whole model, or a LoRA adapter, which is merged) with its tokenizer.
 
@@ -60,12 +75,7 @@ def load(folder: str | Path, *, device: str = "auto", precision: Precision = "au
         >>> model = load("models/gpt2_fine_tuned")
         >>> generate(model, ["Once upon a time"], GenerateSettings(seed=0))[0].text
     """
-    if not Path(folder).exists() and Path(folder) == Path(DEFAULT_MODEL_DIR):
-        raise UsageError(
-            f"--model_dir {folder}: there is no model yet; make one with `gpt2kit train`, or name another one "
-            "(a folder, or gpt2)"
-        )
-    path = resolve_base(folder)
+    path = find_folder(folder)
     chosen = select_device(device)
     model = load_model(path, device=chosen, dtype=select_dtype(precision, chosen))
     return LanguageModel(model=model, tokenizer=Tokenizer.from_folder(tokenizer_folder(path)), folder=path)

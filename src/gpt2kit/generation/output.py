@@ -18,6 +18,7 @@ from gpt2kit.generation.sample import Sample
 from gpt2kit.generation.settings import GenerateSettings
 from gpt2kit.model import tokenizer_folder
 from gpt2kit.model.adapters import base_folder, is_adapter
+from gpt2kit.model.folder import file_hashes
 
 HEADER_KIND = "gpt2kit generation"
 _NAME = re.compile(r"generated_(\d+)")
@@ -106,11 +107,10 @@ def shown(sample: Sample, *, include_prefix: bool) -> str:
 
 def model_record(folder: Path) -> dict[str, Any]:
     """A model folder with the SHA-256 of what its texts depend on: weights, configuration and tokenizer."""
-    files = [*folder.glob("*.safetensors"), *(folder / name for name in ("config.json", "adapter_config.json"))]
-    named = {path.name: sha256_file(path) for path in sorted(files) if path.is_file()}
+    named = file_hashes(folder)
     record: dict[str, Any] = {"folder": str(folder), "sha256": named}
     tokenizer = tokenizer_folder(folder) / "tokenizer.json"
-    if tokenizer.is_file():
+    if tokenizer.is_file() and tokenizer.name not in named:
         named["tokenizer.json"] = sha256_file(tokenizer)
     if is_adapter(folder):
         record["base"] = model_record(base_folder(folder))

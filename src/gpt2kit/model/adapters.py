@@ -211,9 +211,14 @@ def tokenizer_folder(folder: Path) -> Path:
 
     `peft` writes adapters without a tokenizer. Where none has one, the last base model's folder is returned.
     """
-    while is_adapter(folder) and not any((folder / name).is_file() for name in _TOKENIZERS):
+    while is_adapter(folder) and not has_tokenizer(folder):
         folder = base_folder(folder)
     return folder
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer of its own."""
+    return any((folder / name).is_file() for name in _TOKENIZERS)
 
 
 def is_adapter(folder: Path) -> bool:

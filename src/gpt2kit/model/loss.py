@@ -10,6 +10,7 @@ while the chunk's probabilities are at hand:
 Shapes: N tokens, C tokens of a chunk, D width, V vocabulary.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -33,6 +34,14 @@ def chunked_cross_entropy(hidden_BTD: Tensor, weight_VD: Tensor, target_ids_BT: 
     hidden_ND, targets_N, _ = _with_targets(hidden_BTD, target_ids_BT)
     nats: Tensor = _ChunkedCrossEntropy.apply(hidden_ND, weight_VD, targets_N)  # type: ignore[no-untyped-call]
     return nats
+
+
+def perplexity(nats_per_token: float) -> float:
+    """exp(nats per token); infinity where that overflows."""
+    try:
+        return math.exp(nats_per_token)
+    except OverflowError:
+        return math.inf
 
 
 @torch.no_grad()

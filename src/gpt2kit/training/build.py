@@ -8,10 +8,10 @@ from torch import nn
 
 from gpt2kit.console import warn
 from gpt2kit.errors import UsageError
-from gpt2kit.files import sha256_file, sha256_json
+from gpt2kit.files import sha256_json
 from gpt2kit.hub import resolve_base
-from gpt2kit.model.adapters import tokenizer_folder
-from gpt2kit.model.folder import CONFIG, load_model, read_config
+from gpt2kit.model.adapters import base_folder, has_tokenizer, is_adapter, tokenizer_folder
+from gpt2kit.model.folder import file_hashes, load_model, read_config
 from gpt2kit.model.gpt2 import GPT2, Attention, GPT2Config
 from gpt2kit.model.lora import add_lora
 from gpt2kit.runtime import derive_seed
@@ -20,8 +20,6 @@ from gpt2kit.training.settings import SHAPE_FIELDS, TrainSettings
 
 SCRATCH_CONTEXT = 256
 _SCRATCH_SHAPE = {"n_layer": 4, "n_head": 4, "n_embd": 256}
-_WEIGHT_SUFFIXES = (".safetensors", ".bin")
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,12 @@ class Start:
         """A hash of the base model's files, or of the shape of a model from scratch."""
         if self.folder is None:
             return sha256_json(vars(self.config))
-        files = [path for path in sorted(self.folder.iterdir()) if path.suffix in _WEIGHT_SUFFIXES]
-        return sha256_json([sha256_file(path) for path in [self.folder / CONFIG, *files] if path.is_file()])
+        folder = self.folder
+        hashes = [file_hashes(folder)]
+        while is_adapter(folder):
+            folder = base_folder(folder)
+            hashes.append(file_hashes(folder))
+        return sha256_json(hashes)
 
 
 def find_start(settings: TrainSettings, data: PreparedData) -> Start:
@@ -95,7 +97,7 @@ def _check_tokenizer(folder: Path, config: GPT2Config, data: PreparedData, base:
             f"prepare the data again with --base {base}"
         )
     its_tokenizer = tokenizer_folder(folder)
-    if not any((its_tokenizer / name).is_file() for name in _TOKENIZER_FILES):
+    if not has_tokenizer(its_tokenizer):
         warn(f"{base} has no tokenizer of its own to compare with; the one of {data.folder} goes with the result")
         return
     if Tokenizer.from_folder(its_tokenizer).fingerprint != data.tokenizer.fingerprint:

@@ -14,13 +14,14 @@ from gpt2kit.model.adapters import ADAPTER_WEIGHTS, load_lora_weights, save_adap
 from gpt2kit.model.folder import WEIGHTS, save_model, weights_of
 from gpt2kit.model.gpt2 import GPT2
 from gpt2kit.model.lora import lora_weights
+from gpt2kit.model.loss import perplexity
 from gpt2kit.model.weights import read_safetensors
 from gpt2kit.runtime import derive_seed, peak_memory_bytes
 from gpt2kit.tokens import PackedBatches, PreparedData
 from gpt2kit.training.build import Start, build_model
 from gpt2kit.training.guard import Validation, divergence, out_of_patience, overfitting, worse_than_the_start
 from gpt2kit.training.interrupts import Interrupts
-from gpt2kit.training.monitor import Monitor, perplexity
+from gpt2kit.training.monitor import Monitor
 from gpt2kit.training.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
 from gpt2kit.training.plan import Plan
 from gpt2kit.training.ranks import Ranks

@@ -1,13 +1,13 @@
 """What a run writes about itself: one line of JSON a step, and the same in TensorBoard."""
 
 import json
-import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from gpt2kit.console import say, warn
 from gpt2kit.errors import MissingExtraError
 from gpt2kit.files import explained_disk_errors, read_json_lines, write_json_lines
+from gpt2kit.model.loss import perplexity
 from gpt2kit.runtime import require_extra
 
 METRICS = "metrics.jsonl"
@@ -32,23 +32,27 @@ class Monitor:
 
     def __init__(self, folder: Path, *, step: int, tensorboard: bool) -> None:
         self.path = folder / METRICS
-        with explained_disk_errors(self.path):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json_lines(self.path, [record for record in read_json_lines(self.path) if record["step"] <= step])
-            self._file = self.path.open("a", encoding="utf-8")
+        self._file = self._open_up_to(step)
         self._writer = _tensorboard_writer(folder / "tensorboard", step) if tensorboard else None
 
     def rewind(self, step: int) -> None:
         """Drop the records after `step`, after a rollback."""
         self._file.close()
-        write_json_lines(self.path, [record for record in read_json_lines(self.path) if record["step"] <= step])
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = self._open_up_to(step)
+
+    def _open_up_to(self, step: int) -> TextIO:
+        with explained_disk_errors(self.path):
+            write_json_lines(self.path, [record for record in read_json_lines(self.path) if record["step"] <= step])
+            return self.path.open("a", encoding="utf-8")
+
+    def _write(self, record: dict[str, Any]) -> None:
+        with explained_disk_errors(self.path):
+            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._file.flush()
 
     def record(self, step: int, kind: str, **values: float | str) -> None:
         """Write one record: `kind` is "train", "validation" or "event"."""
-        with explained_disk_errors(self.path):
-            self._file.write(json.dumps({"step": step, "kind": kind, **values}, ensure_ascii=False) + "\n")
-            self._file.flush()
+        self._write({"step": step, "kind": kind, **values})
         if self._writer is None:
             return
         for name, value in values.items():
@@ -63,10 +67,7 @@ class Monitor:
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """Write a text sampled from a fixed prompt."""
-        with explained_disk_errors(self.path):
-            line = {"step": step, "kind": "sample", "prompt": prompt, "text": text}
-            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            self._file.flush()
+        self._write({"step": step, "kind": "sample", "prompt": prompt, "text": text})
         if self._writer is not None:
             # Markdown would join the lines of verse and dialogue.
             self._writer.add_text(
@@ -80,19 +81,11 @@ class Monitor:
             self._writer.close()
 
 
-def perplexity(nats_per_token: float) -> float:
-    """exp(nats per token); infinity where that overflows."""
-    try:
-        return math.exp(nats_per_token)
-    except OverflowError:
-        return math.inf
-
-
 def _tensorboard_writer(folder: Path, step: int) -> Any:
     try:
         require_extra("tensorboard", extra="tensorboard", purpose="TensorBoard")
     except MissingExtraError as error:
-        warn(f"{error}; metrics go to {METRICS} only (--no-tensorboard hides this)")
+        warn(f"{error}; metrics go to {METRICS} only (--no_tensorboard hides this)")
         return None
     from torch.utils.tensorboard import SummaryWriter
 

@@ -13,7 +13,7 @@ from gpt2kit.console import text_table
 from gpt2kit.errors import DataError, UsageError
 from gpt2kit.model.gpt2 import GPT2, GPT2Config
 from gpt2kit.runtime import available_memory_bytes, select_dtype
-from gpt2kit.tokens import PackedBatches, PreparedData
+from gpt2kit.tokens import PackedBatches, PreparedData, TokenStore
 from gpt2kit.training.memory import matrix_rate, step_seconds, training_memory_bytes
 from gpt2kit.training.settings import TrainSettings
 
@@ -154,14 +154,7 @@ def make_batches(settings: TrainSettings, data: PreparedData, *, context: int, b
     store = data.store("train")
     if store.num_tokens == 0:
         raise DataError(f"{data.folder}: the training split is empty; prepare more text")
-    return PackedBatches(
-        store,
-        context=context,
-        batch_size=batch_size,
-        seed=settings.seed,
-        packing=settings.packing,
-        end_of_text=data.tokenizer.end_of_text,
-    )
+    return _pack(store, settings, data, context=context, batch_size=batch_size, seed=settings.seed)
 
 
 def make_validation_batches(
@@ -174,11 +167,17 @@ def make_validation_batches(
     store = data.store("validation")
     if store.num_tokens == 0:
         return None
+    return _pack(store, settings, data, context=context, batch_size=batch_size, seed=0)
+
+
+def _pack(
+    store: TokenStore, settings: TrainSettings, data: PreparedData, *, context: int, batch_size: int, seed: int
+) -> PackedBatches:
     return PackedBatches(
         store,
         context=context,
         batch_size=batch_size,
-        seed=0,
+        seed=seed,
         packing=settings.packing,
         end_of_text=data.tokenizer.end_of_text,
     )

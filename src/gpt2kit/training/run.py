@@ -11,12 +11,12 @@ from gpt2kit.console import say
 from gpt2kit.errors import TrainingError
 from gpt2kit.files import read_json, to_json, write_atomically
 from gpt2kit.model.gpt2 import GPT2
+from gpt2kit.model.loss import perplexity
 from gpt2kit.runtime import provenance, select_device
 from gpt2kit.tokens import PreparedData
 from gpt2kit.training.build import Start, build_model, find_start
 from gpt2kit.training.loop import Ending, Run, Trainer
 from gpt2kit.training.memory import is_out_of_memory
-from gpt2kit.training.monitor import perplexity
 from gpt2kit.training.plan import (
     Plan,
     default_batch_size,
