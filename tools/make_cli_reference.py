@@ -18,7 +18,8 @@ _INTRODUCTION = f"""\
 
 Flags work with `_` and with `-`: `--data_dir` and `--data-dir` are the same.
 
-Settings of `prepare`, `train`, `generate` and `evaluate` come from four places; a later one wins:
+Settings of `prepare`, `train`, `generate`, `evaluate`, `chat` and `tokenizer train` come from four places; a later one
+wins:
 
 1. the defaults below,
 2. a TOML or JSON file given with `--config`, either flat (`epochs = 2`) or with one table a stage (`[train]`),
@@ -44,23 +45,36 @@ def make_reference() -> str:
     """The whole page as Markdown."""
     app = make_app()
     with app.make_context(PROGRAM, [], resilient_parsing=True) as context:
-        commands = {name: app.commands[name] for name in app.list_commands(context)}
+        commands = _commands(app, context)
         index = "\n".join(
-            f"| [`{PROGRAM} {name}`](#{PROGRAM}-{name}) | {command.short_help} |" for name, command in commands.items()
+            f"| [`{PROGRAM} {name}`](#{PROGRAM}-{name.replace(' ', '-')}) | {command.short_help} |"
+            for name, command in commands.items()
         )
-        sections = [_section(command, context) for command in commands.values()]
+        sections = [_section(name, command, context) for name, command in commands.items()]
     return "\n".join([_INTRODUCTION, "| command | |\n|---|---|", index, "", *sections])
 
 
-def _section(command: click.Command, parent: click.Context) -> str:
-    context = click.Context(command, info_name=command.name, parent=parent)
+def _commands(group: click.Group, context: click.Context, *, prefix: str = "") -> dict[str, click.Command]:
+    """The commands of a group by their names, those of groups within it too."""
+    found: dict[str, click.Command] = {}
+    for name in group.list_commands(context):
+        command = group.commands[name]
+        if isinstance(command, click.Group):
+            found |= _commands(command, context, prefix=f"{prefix}{name} ")
+        else:
+            found[prefix + name] = command
+    return found
+
+
+def _section(name: str, command: click.Command, parent: click.Context) -> str:
+    context = click.Context(command, info_name=name, parent=parent)
     params = command.get_params(context)
-    usage = " ".join([PROGRAM, str(command.name), *command.collect_usage_pieces(context)])
+    usage = " ".join([PROGRAM, name, *command.collect_usage_pieces(context)])
     about = " ".join((command.help or "").replace("\n\n", "\n").split("\n"))
     rows = [_row(param, context) for param in params if isinstance(param, click.Option)]
     examples = "\n".join(line.strip() for line in (command.epilog or "").splitlines()[2:])
     return (
-        f"## {PROGRAM} {command.name}\n\n{' '.join(about.split())}\n\n```bash\n{examples}\n```\n\n"
+        f"## {PROGRAM} {name}\n\n{' '.join(about.split())}\n\n```bash\n{examples}\n```\n\n"
         f"Usage: `{usage}`\n\n| option | what it does |\n|---|---|\n" + "\n".join(rows) + "\n"
     )
 

@@ -13,7 +13,7 @@ from gpt2kit.corpus import Piece
 from gpt2kit.errors import DataError, DiskError, ModelError, UsageError
 from gpt2kit.tokens import PreparedData, PrepareSettings, Tokenizer, TokenStore, prepare, train_tokenizer
 from gpt2kit.tokens.encoding import NO_ANSWER, encode_split
-from gpt2kit.tokens.prepare import default_vocab_size
+from gpt2kit.tokens.learn import default_vocab_size
 
 STORY = "The fox saw the crow. The crow had cheese; the fox wanted it. <|endoftext|> is only text. "
 

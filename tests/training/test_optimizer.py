@@ -1,11 +1,12 @@
-"""AdamW: decay groups, and a state that comes back whole."""
+"""AdamW's decay groups, Muon's updates, and a state that comes back whole."""
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from gpt2kit.errors import ModelError
 from gpt2kit.model import GPT2, GPT2Config
-from gpt2kit.training.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
+from gpt2kit.training.optimizer import Muon, Optimizers, orthogonalised
 
 
 def tiny_model(seed: int = 0) -> GPT2:
@@ -14,50 +15,126 @@ def tiny_model(seed: int = 0) -> GPT2:
     return model.eval()  # without dropout
 
 
-def take_steps(model: GPT2, optimizer: torch.optim.AdamW, number: int) -> None:
+def tiny_optimizers(model: GPT2, *, muon: bool = False, weight_decay: float = 0.1) -> Optimizers:
+    return Optimizers(model, betas=(0.9, 0.99), weight_decay=weight_decay, muon=muon)
+
+
+def take_steps(model: GPT2, optimizers: Optimizers, number: int) -> None:
     ids_BT = torch.arange(8).view(2, 4)
     for _ in range(number):
-        optimizer.zero_grad()
+        model.zero_grad()
         model.loss(ids_BT, ids_BT).backward()
-        optimizer.step()
+        optimizers.step(0.1)
 
 
-def test_matrices_decay_and_vectors_do_not() -> None:
+def steps_without_gradient(model: GPT2, optimizers: Optimizers) -> dict[str, Tensor]:
+    """How a step changes each parameter when every gradient is 0: by the decay alone."""
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    optimizers.step(0.1)
+    return {name: parameter.detach() - before[name] for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_matrices_decay_and_vectors_do_not(muon: bool) -> None:
     model = tiny_model()
-    optimizer = make_optimizer(model, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.3)
-    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 2.0)
+    changes = steps_without_gradient(model, tiny_optimizers(model, muon=muon, weight_decay=0.3))
     for name, parameter in model.named_parameters():
-        assert decay[id(parameter)] == (0.3 if parameter.dim() == 2 else 0.0), name
-    assert len(decay) == len(list(model.parameters()))
+        expected = -2.0 * 0.1 * 0.3 if parameter.dim() == 2 else 0.0
+        torch.testing.assert_close(changes[name], torch.full_like(parameter, expected), msg=name)
 
 
-def test_frozen_parameters_are_left_out() -> None:
+@pytest.mark.parametrize("muon", [False, True])
+def test_frozen_parameters_stay(muon: bool) -> None:
     model = tiny_model()
     model.transformer.wte.requires_grad_(False)
-    optimizer = make_optimizer(model, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.0)
-    assert all(p is not model.transformer.wte.weight for group in optimizer.param_groups for p in group["params"])
+    model.transformer.h[0].mlp.c_fc.weight.requires_grad_(False)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    take_steps(model, tiny_optimizers(model, muon=muon), 1)
+    unchanged = {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}
+    assert unchanged == {"transformer.wte.weight", "transformer.h.0.mlp.c_fc.weight"}
 
 
-def test_a_restored_optimizer_goes_on_bit_for_bit() -> None:
+@pytest.mark.parametrize("muon", [False, True])
+def test_a_restored_optimizer_goes_on_bit_for_bit(muon: bool) -> None:
     model = tiny_model()
-    optimizer = make_optimizer(model, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.1)
-    take_steps(model, optimizer, 3)
-    saved = {name: tensor.clone() for name, tensor in optimizer_tensors(optimizer, model).items()}
+    optimizers = tiny_optimizers(model, muon=muon)
+    take_steps(model, optimizers, 3)
+    saved = {name: tensor.clone() for name, tensor in optimizers.tensors().items()}
     other = tiny_model(1)
     other.load_state_dict(model.state_dict())
-    restored = make_optimizer(other, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.1)
-    restore_optimizer(restored, other, saved)
-    take_steps(model, optimizer, 2)
+    restored = tiny_optimizers(other, muon=muon)
+    restored.restore(saved)
+    take_steps(model, optimizers, 2)
     take_steps(other, restored, 2)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
 
 
-def test_a_missing_moment_is_named() -> None:
+@pytest.mark.parametrize(
+    ("muon", "missing"),
+    [
+        (False, "transformer.wpe.weight/step"),
+        (False, "transformer.wpe.weight/exp_avg_sq"),
+        (True, "transformer.h.0.attn.c_attn.weight/momentum"),
+    ],
+)
+def test_a_missing_moment_is_named(muon: bool, missing: str) -> None:
     model = tiny_model()
-    optimizer = make_optimizer(model, learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.1)
-    take_steps(model, optimizer, 1)
-    saved = optimizer_tensors(optimizer, model)
-    saved.pop("transformer.wpe.weight/step")
-    with pytest.raises(ModelError, match=r"lacks transformer\.wpe\.weight"):
-        restore_optimizer(optimizer, model, saved)
+    optimizers = tiny_optimizers(model, muon=muon)
+    take_steps(model, optimizers, 1)
+    saved = optimizers.tensors()
+    saved.pop(missing)
+    with pytest.raises(ModelError, match=f"lacks {missing}"):
+        optimizers.restore(saved)
+
+
+def test_muon_has_the_blocks_matrices_and_adamw_the_rest() -> None:
+    model = tiny_model()
+    optimizers = tiny_optimizers(model, muon=True)
+    take_steps(model, optimizers, 1)
+    by_muon = {name.removesuffix("/momentum") for name in optimizers.tensors() if name.endswith("/momentum")}
+    block = "transformer.h.0."
+    assert by_muon == {f"{block}{name}.weight" for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")}
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 64), (64, 16)])
+def test_orthogonalised_keeps_the_singular_vectors_and_evens_out_the_values(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(3)
+    left, values, right = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
+    values = torch.linspace(0.05, 1, len(values))
+    made = orthogonalised(left @ values.diag() @ right, dtype=torch.float32)
+    in_its_basis = left.T @ made @ right.T
+    assert ((in_its_basis.diag() > 0.6) & (in_its_basis.diag() < 1.3)).all()
+    torch.testing.assert_close(in_its_basis, in_its_basis.diag().diag(), atol=1e-4, rtol=0)
+
+
+def test_a_muon_step_is_pytorchs_own() -> None:
+    """The same update as `torch.optim.Muon`, which computes in bfloat16."""
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = (torch.randn(24, 40, generator=generator) for _ in range(4))
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    mine = Muon([ours], [], learning_rate=0.02, weight_decay=0.1, dtype=torch.float32)
+    reference = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for gradient in gradients:
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        mine.step()
+        reference.step()
+    moved = float((theirs - start).detach().norm())
+    assert float((ours - theirs).detach().norm()) < 0.02 * moved
+
+
+def test_queries_keys_and_values_are_orthogonalised_apart() -> None:
+    generator = torch.Generator().manual_seed(0)
+    gradient = torch.randn(8, 24, generator=generator)
+    joint = nn.Parameter(torch.zeros(8, 24))
+    apart = [nn.Parameter(torch.zeros(8, 8)) for _ in range(3)]
+    joint.grad = gradient.clone()
+    for parameter, part in zip(apart, gradient.chunk(3, dim=1), strict=True):
+        parameter.grad = part.contiguous()
+    Muon([], [joint], learning_rate=1.0, weight_decay=0.0, dtype=torch.float32).step()
+    Muon(apart, [], learning_rate=1.0, weight_decay=0.0, dtype=torch.float32).step()
+    torch.testing.assert_close(joint.detach(), torch.cat([p.detach() for p in apart], dim=1), atol=1e-5, rtol=1e-4)

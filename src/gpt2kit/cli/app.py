@@ -69,6 +69,24 @@ STAGES = (
 )
 
 
+# `gpt2kit tokenizer train`: a stage whose command stands in a group.
+_TOKENIZER = Stage(
+    name="tokenizer",
+    summary="Train a byte-level BPE tokenizer on raw text.",
+    about="Train a byte-level BPE tokenizer on a file or folder of raw text, for a model that starts from scratch: a "
+    "small model should not spend most of its parameters on GPT-2's 50,257 entries. `gpt2kit prepare --base` takes the "
+    "folder.",
+    settings="gpt2kit.tokens:TokenizerSettings",
+    entry="gpt2kit.tokens:learn_tokenizer",
+    argument="input",
+    examples=(
+        "gpt2kit tokenizer train data/raw --vocab_size 8192 --output_dir models/tokenizer",
+        "gpt2kit prepare data/raw --base models/tokenizer && gpt2kit train --from_scratch",
+    ),
+    next_step="gpt2kit prepare --input {input} --base {output_dir}",
+)
+
+
 class _App(click.Group):
     """The group of commands: in the order of the work, `-` and `_` alike, near names suggested."""
 
@@ -105,7 +123,11 @@ def make_app() -> click.Group:
     )
     for stage in STAGES:
         app.add_command(StageCommand(stage))
-    for command in (_fetch, _inspect, _merge, _doctor, _demo):
+    tokenizer = click.Group(
+        "tokenizer", help="Make tokenizers.", short_help="Train a tokenizer of your own: gpt2kit tokenizer train."
+    )
+    tokenizer.add_command(StageCommand(_TOKENIZER), "train")
+    for command in (tokenizer, _fetch, _inspect, _merge, _doctor, _demo):
         app.add_command(command)
     return app
 

@@ -85,20 +85,28 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             nats = torch.zeros((), device=h_ND.device)
             grad_hidden_ND = torch.empty_like(h_ND) if need_hidden else None
             grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if need_weight else None
-            # One buffer for every chunk: fresh pages for 100 MB cost as much as the product itself.
-            buffer_CV = torch.empty(min(CHUNK_TOKENS, N), V, device=h_ND.device, dtype=dtype)
+            # Two buffers for every chunk: fresh pages for 100 MB cost as much as the product itself.
+            size = min(CHUNK_TOKENS, N)
+            logits_buffer_CV = torch.empty(size, V, device=h_ND.device, dtype=dtype)
+            scores_buffer_CV = logits_buffer_CV if dtype == torch.float32 else logits_buffer_CV.float()
             for start in range(0, N, CHUNK_TOKENS):
                 chunk = slice(start, min(start + CHUNK_TOKENS, N))
                 targets_C1 = targets_N[chunk, None]
-                logits_CV = torch.mm(h_ND[chunk], w_VD.T, out=buffer_CV[: targets_C1.size(0)])
-                scores_CV = logits_CV.float()
-                log_total_C1 = scores_CV.logsumexp(dim=1, keepdim=True)
-                nats += (log_total_C1 - scores_CV.gather(1, targets_C1)).sum()
+                logits_CV = torch.mm(h_ND[chunk], w_VD.T, out=logits_buffer_CV[: targets_C1.size(0)])
+                scores_CV = scores_buffer_CV[: targets_C1.size(0)]
+                if dtype != torch.float32:
+                    scores_CV.copy_(logits_CV)
+                highest_C1 = scores_CV.amax(dim=1, keepdim=True)
+                target_scores_C1 = scores_CV.gather(1, targets_C1)
+                exponentials_CV = scores_CV.sub_(highest_C1).exp_()
+                total_C1 = exponentials_CV.sum(dim=1, keepdim=True)
+                nats += (total_C1.log() + highest_C1 - target_scores_C1).sum()
                 if not (need_hidden or need_weight):
                     continue
-                error_CV = scores_CV.sub_(log_total_C1).exp_()
-                error_CV.scatter_add_(1, targets_C1, torch.full_like(log_total_C1, -1.0))
-                error_CV = error_CV.to(dtype)
+                error_CV = exponentials_CV.div_(total_C1)
+                error_CV.scatter_add_(1, targets_C1, torch.full_like(total_C1, -1.0))
+                if dtype != torch.float32:
+                    error_CV = logits_CV.copy_(error_CV)
                 if grad_hidden_ND is not None:
                     torch.mm(error_CV, w_VD, out=grad_hidden_ND[chunk])
                 if grad_weight_VD is not None and dtype == torch.float32:

@@ -1,6 +1,5 @@
 """`gpt2kit prepare`: raw files to documents, tokens and a manifest, made beside and swapped in as a whole."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,17 +13,15 @@ from gpt2kit.files import sha256_file, to_json, write_atomically
 from gpt2kit.hub import resolve_base
 from gpt2kit.runtime import VERSION, provenance
 from gpt2kit.tokens.data import FORMAT, FORMAT_VERSION, MANIFEST, SPLITS, PreparedData, fingerprint_of, read_manifest
-from gpt2kit.tokens.encoding import SplitCounts, encode_split, sample_texts
+from gpt2kit.tokens.encoding import SplitCounts, encode_split
 from gpt2kit.tokens.inputs import InputFile, hash_inputs, list_inputs, same_inputs
+from gpt2kit.tokens.learn import learn_from_pieces
 from gpt2kit.tokens.staging import is_free, locked, recover, replacing
-from gpt2kit.tokens.tokenizer import SMALLEST_VOCABULARY, Tokenizer, train_tokenizer
+from gpt2kit.tokens.tokenizer import SMALLEST_VOCABULARY, Tokenizer
 
 if TYPE_CHECKING:
     from gpt2kit.corpus import CorpusReport
 
-_CHARACTERS_TO_LEARN_FROM = 100_000_000  # more text changes a vocabulary hardly, and its word counts fill the memory
-_LARGEST_DEFAULT_VOCABULARY = 8192
-_SMALLEST_DEFAULT_VOCABULARY = 512
 # Settings that say where things are, not what is made of them.
 _PLACES = frozenset({"input", "data_dir"})
 
@@ -186,7 +183,13 @@ def _build(folder: Path, settings: PrepareSettings, tokenizer: Tokenizer | None,
     for line in report.summary_lines():
         console.say(line)
     if tokenizer is None:
-        tokenizer = _learn(documents / "train.jsonl", settings, _characters(report, "train"))
+        tokenizer = learn_from_pieces(
+            documents / "train.jsonl",
+            vocab_size=settings.vocab_size,
+            characters=_characters(report, "train"),
+            seed=settings.seed,
+            completion_separator=settings.completion_separator,
+        )
     tokenizer.save(folder / "tokenizer")
     counts = {
         split: encode_split(
@@ -223,37 +226,6 @@ def _build(folder: Path, settings: PrepareSettings, tokenizer: Tokenizer | None,
         "provenance": provenance(),
     }
     write_atomically(folder / MANIFEST, to_json(manifest))
-
-
-def _learn(train_file: Path, settings: PrepareSettings, num_characters: int) -> Tokenizer:
-    """Train a tokenizer on the training split (on an even share of it, if it is long)."""
-    from gpt2kit.corpus import read_pieces
-
-    vocab_size = settings.vocab_size or default_vocab_size(num_characters)
-    console.say(f"training a tokenizer with {vocab_size:,} entries")
-    texts = sample_texts(
-        read_pieces(train_file),
-        share=_CHARACTERS_TO_LEARN_FROM / max(num_characters, 1),
-        seed=settings.seed,
-        completion_separator=settings.completion_separator,
-    )
-    tokenizer = train_tokenizer(texts, vocab_size=vocab_size)
-    if settings.vocab_size is not None and tokenizer.vocab_size < settings.vocab_size:
-        console.warn(
-            f"--vocab_size {settings.vocab_size}: the text has pairs for {tokenizer.vocab_size} entries only; "
-            "the tokenizer has that many"
-        )
-    return tokenizer
-
-
-def default_vocab_size(num_characters: int) -> int:
-    """Entries of a new tokenizer for a text: the power of two nearest to one entry for every 100 characters.
-
-    A model that reads little text should not spend it on spelling (measured, see docs/lab-log.md); tiny Shakespeare,
-    with its million characters, gives 8,192.
-    """
-    power = round(math.log2(max(num_characters / 100, 1)))
-    return min(max(1 << power, _SMALLEST_DEFAULT_VOCABULARY), _LARGEST_DEFAULT_VOCABULARY)
 
 
 def _characters(report: "CorpusReport", split: str) -> int:

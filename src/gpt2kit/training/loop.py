@@ -22,7 +22,7 @@ from gpt2kit.training.build import Start, build_model
 from gpt2kit.training.guard import Validation, divergence, out_of_patience, overfitting, worse_than_the_start
 from gpt2kit.training.interrupts import Interrupts
 from gpt2kit.training.monitor import Monitor
-from gpt2kit.training.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
+from gpt2kit.training.optimizer import Optimizers
 from gpt2kit.training.plan import Plan
 from gpt2kit.training.ranks import Ranks
 from gpt2kit.training.run_folder import RunFolder
@@ -76,11 +76,12 @@ class Trainer:
             loss_scale=FIRST_LOSS_SCALE if run.plan.dtype == "float16" else 1.0,
         )
         self.interventions = read_interventions(run.folder.interventions)
-        self.optimizer = make_optimizer(
+        self.optimizers = Optimizers(
             model,
-            learning_rate=run.plan.learning_rate,
             betas=(run.settings.adam_beta1, run.settings.adam_beta2),
             weight_decay=run.settings.weight_decay,
+            muon=run.settings.optimizer == "muon",
+            dtype=getattr(torch, run.plan.dtype),
         )
         self.steps = StepRunner(
             model,
@@ -172,9 +173,7 @@ class Trainer:
 
     def _update(self, found: StepGradients, step: int, started: float) -> None:
         learning_rate = self._learning_rate(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
+        self.optimizers.step(learning_rate)
         seconds = time.perf_counter() - started
         state = self.state
         state.step += 1
@@ -244,7 +243,7 @@ class Trainer:
         else:
             self.model.load_state_dict(read_safetensors(checkpoint.folder / WEIGHTS), strict=False)
             self.state = checkpoint.state
-        restore_optimizer(self.optimizer, self.model, checkpoint.optimizer if checkpoint is not None else {})
+        self.optimizers.restore(checkpoint.optimizer if checkpoint is not None else {})
 
     def _validate(self) -> bool:
         """Measure the validation loss, keep the weights when they are the best; returns whether they are."""
@@ -313,7 +312,7 @@ class Trainer:
                 self.run.folder.checkpoints,
                 self.state,
                 save_model=self.save_weights,
-                optimizer=optimizer_tensors(self.optimizer, self.model),
+                optimizer=self.optimizers.tensors(),
                 keep=self.run.settings.keep_checkpoints,
             )
             self.state.elapsed_seconds += time.perf_counter() - started

@@ -67,6 +67,11 @@ class TrainSettings(Settings):
         "run_on: documents follow each other in a row, as GPT-2 itself was trained.",
     )
 
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="adamw; muon: Muon for the matrices of the blocks, AdamW for the rest, which learns more from the "
+        "same text when a model starts from scratch.",
+    )
     learning_rate: float | None = Field(
         None,
         gt=0,
@@ -149,6 +154,8 @@ class TrainSettings(Settings):
             raise ValueError("--epochs and --max_steps exclude each other: give one")
         if self.from_scratch and self.method == "lora":
             raise ValueError("--method lora needs a base model; from scratch, train in full")
+        if self.optimizer == "muon" and self.method == "lora":
+            raise ValueError("--optimizer muon is for whole matrices; an adapter of --method lora is trained by adamw")
         rows, micro = self.batch_size, self.micro_batch_size
         if rows is not None and micro is not None and micro > rows:
             raise ValueError(f"--micro_batch_size {micro} is more than --batch_size {rows}")
