@@ -22,7 +22,7 @@ from gpt2kit.cli.stage import StageCommand, load
 from gpt2kit.errors import TrainingError
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ["prepare", "train", "generate", "evaluate", "fetch", "inspect", "merge", "doctor", "demo"]
+COMMANDS = ["prepare", "train", "generate", "evaluate", "tokenizer", "fetch", "inspect", "merge", "doctor", "demo"]
 
 
 def run(*words: str, environment: dict[str, str] | None = None, cwd: Path | None = None) -> Any:
@@ -111,9 +111,9 @@ def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) 
     assert gpt2kit.__version__ == version
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*(name for name in COMMANDS if name != "tokenizer"), "tokenizer train"])
 def test_every_command_explains_itself_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([command, "--help"]) == 0
+    assert main([*command.split(), "--help"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"Usage: gpt2kit {command} ")
     assert re.search(r"Examples:\n(    .*)?gpt2kit ", shown)
@@ -291,7 +291,7 @@ def test_a_missing_stage_extra_is_a_usage_error(
 
     module = ModuleType("gpt2kit.demo")
 
-    def run_demo() -> None:
+    def run_demo(*, task: str) -> None:
         raise MissingExtraError("drawing pictures needs matplotlib: pip install 'gpt2kit[plots]'")
 
     module.run = run_demo  # type: ignore[attr-defined]

@@ -94,23 +94,3 @@ def test_bad_input_is_one_clear_line_and_exit_code_two(tmp_path: Path, arguments
     (line,) = done.stderr.strip().splitlines()
     assert words in line
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_the_demo_walks_the_whole_road(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    shutil.copytree(ROOT / "data" / "raw", tmp_path / "data" / "raw")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GPT2KIT_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "gpt2kit", "demo"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "before and after" in done.stdout
-    assert "Once upon a time there was a king" in done.stdout
-    assert (tmp_path / "results" / "demo.png").stat().st_size > 10_000

@@ -283,7 +283,7 @@ def test_without_a_network_the_remedies_are_named_at_once(hub: Hub, tmp_path: Pa
     assert done.stderr == (
         "gpt2kit: error: gpt2 is no folder here nor a model fetched before, and the Hub cannot be reached "
         "(ConnectError): run `gpt2kit fetch gpt2` where there is a network (it goes on where it stopped), or name a "
-        "local model's folder, or train your own with --from_scratch\n"
+        "local model's folder, or start from the small model in this package with --base nano\n"
     )
     done = fetch(closed, tmp_path, "gpt2", HF_HUB_OFFLINE="1")
     assert "(HF_HUB_OFFLINE is set)" in done.stderr
@@ -311,7 +311,7 @@ def test_a_local_folder_wins_over_a_name_on_the_hub(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("name", ["/no/such", "./king", "../king", "~/king", "a/b/c", ""])
 def test_a_path_that_is_not_there_is_not_looked_up_on_the_hub(name: str) -> None:
-    with pytest.raises(UsageError, match="no such folder; name a model's folder, or one on the Hub"):
+    with pytest.raises(UsageError, match="no such folder; name a model's folder, nano, or one on the Hub"):
         resolve_base(name)
 
 

@@ -33,6 +33,9 @@ PINNED_REVISIONS = {
 }
 # Data only: no pickles, no code; and only from the model's own folder, not its exports for other programs.
 ALLOWED_FILES = ("*.safetensors", "*.json", "*.txt")
+# The small base model that lies in the package itself; its card says how it was made.
+BUILT_IN = "nano"
+_BUILT_IN_FOLDER = Path(__file__).parent / BUILT_IN
 _SUBFOLDERS = "*/*"
 _NEEDED_FILES = (("config.json",), ("*.safetensors",), ("tokenizer.json", "vocab.json"))
 _ANSWER_SECONDS = 5.0  # a Hub that has not answered by then counts as out of reach
@@ -45,7 +48,8 @@ def resolve_base(name: str | Path) -> Path:
     """The folder of a base model.
 
     Args:
-        name: a local folder (which wins over a Hub model of the same name), or a name on the Hub such as "gpt2".
+        name: a local folder (which wins over other models of the same name), "nano" for the small model in the
+            package, or a name on the Hub such as "gpt2".
 
     Raises:
         UsageError: it is neither a folder nor a possible name on the Hub.
@@ -55,10 +59,12 @@ def resolve_base(name: str | Path) -> Path:
     if text and folder.is_dir():
         return folder
     if text and folder.exists():
-        raise UsageError(f"{text} is a file; a base model is a folder, or a name on the Hub such as gpt2")
+        raise UsageError(f"{text} is a file; a base model is a folder, nano, or a name on the Hub such as gpt2")
     looks_like_a_path = folder.is_absolute() or text.startswith((".", "~")) or text.endswith("/") or text.count("/") > 1
     if looks_like_a_path or not text or ("/" in text and folder.parent.is_dir()):
-        raise UsageError(f"{text or 'an empty name'}: no such folder; name a model's folder, or one on the Hub (gpt2)")
+        raise UsageError(
+            f"{text or 'an empty name'}: no such folder; name a model's folder, nano, or one on the Hub (gpt2)"
+        )
     return fetch(text)
 
 
@@ -66,7 +72,7 @@ def fetch(name: str, *, revision: str | None = None, output_dir: Path | None = N
     """Bring a model from the Hugging Face Hub, or find the copy that is here already.
 
     Args:
-        name: its name there, e.g. "gpt2" or "owner/model".
+        name: its name there, e.g. "gpt2" or "owner/model"; or "nano", which is in the package.
         revision: a commit, branch or tag; by default the pinned commit of a known model, else the newest.
         output_dir: copy it to this folder as well; files of other contents there are refused, never replaced.
 
@@ -79,6 +85,8 @@ def fetch(name: str, *, revision: str | None = None, output_dir: Path | None = N
         NetworkError: the Hub cannot be reached and there is no copy here.
         DiskError: there is no room for it.
     """
+    if name == BUILT_IN and revision is not None:
+        raise UsageError(f"--revision {revision}: {BUILT_IN} comes with gpt2kit and has no other revisions")
     wanted = revision or PINNED_REVISIONS.get(name)
     folder = cached_copy(name, revision=wanted) or _download(name, wanted)
     return folder if output_dir is None else _copy(folder, output_dir)
@@ -88,12 +96,14 @@ def cached_copy(name: str, *, revision: str | None = None) -> Path | None:
     """The folder of a whole copy that was fetched before, or None; never touches the network.
 
     Args:
-        name: its name on the Hub.
+        name: its name on the Hub, or "nano", which is always here.
         revision: a commit, branch or tag; by default the pinned commit of a known model, else the newest fetched.
 
     Raises:
         UsageError: no model on the Hub can have such a name.
     """
+    if name == BUILT_IN:
+        return _BUILT_IN_FOLDER
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -250,7 +260,7 @@ def _explained_hub_errors(name: str, revision: str | None) -> Iterator[None]:
         raise NetworkError(
             f"{name} is no folder here nor a model fetched before, and the Hub cannot be reached ({why}): run "
             f"`gpt2kit fetch {name}` where there is a network (it goes on where it stopped), or name a local model's "
-            "folder, or train your own with --from_scratch"
+            "folder, or start from the small model in this package with --base nano"
         ) from error
 
 

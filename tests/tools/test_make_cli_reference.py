@@ -13,6 +13,8 @@ def test_every_command_and_setting_is_in_the_reference(cli_reference: ModuleType
     for command in ("prepare", "train", "generate", "evaluate", "fetch", "inspect", "merge", "doctor", "demo"):
         assert f"\n## gpt2kit {command}\n" in made
         assert f"(#gpt2kit-{command})" in made
+    assert "\n## gpt2kit tokenizer train\n" in made
+    assert "(#gpt2kit-tokenizer-train)" in made
     for name in TrainSettings.model_fields:
         assert f"`--{name}" in made
 
