@@ -9,7 +9,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-all check format docs clean
+.PHONY: help setup setup-dev demo nano test test-all check format docs clean
 
 help: ## Show what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ setup-dev: $(VENV)/.dev-installed ## The same, with what the tests and checks ne
 
 demo: setup ## Prepare the sample text, train on it, write text, measure it: minutes, offline.
 	$(BIN)/gpt2kit demo
+
+nano: setup ## Make the small base model anew: hours, and the corpora (make nano CORPORA=path).
+	$(BIN)/python recipes/nano/build.py --corpora $(CORPORA)
 
 test: setup-dev ## Run the quick tests.
 	$(PYTEST) -m "not slow"
