@@ -30,9 +30,9 @@ wins:
 An unknown name is an error, whichever place it comes from, and all problems are reported at once. The settings a result
 was made with are saved beside it.
 
-A base model is named by a folder or by its name on the Hugging Face Hub. Where a folder `gpt2` exists, `gpt2` means
-that folder. The known names (`gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, `distilgpt2`) mean one pinned revision
-each.
+A base model is named by a folder, by its name on the Hugging Face Hub, or as `nano`, the small one that is in the
+package and needs no network. Where a folder `gpt2` exists, `gpt2` means that folder. The known names (`gpt2`,
+`gpt2-medium`, `gpt2-large`, `gpt2-xl`, `distilgpt2`) mean one pinned revision each.
 
 Results go to stdout, everything said on the way to stderr. Exit codes: 0 done; 1 it failed; 2 what was asked is not
 possible; 130 interrupted; 141 the reader of the output has gone. An error is one line; `--debug` adds the traceback.

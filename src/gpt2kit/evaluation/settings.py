@@ -18,7 +18,7 @@ class EvaluateSettings(Settings):
 
     stage: ClassVar[str] = "evaluate"
 
-    model_dir: str = Field(DEFAULT_MODEL_DIR, description="Model to measure: a folder, or a name on the Hub.")
+    model_dir: str = Field(DEFAULT_MODEL_DIR, description="Model to measure: a folder, nano, or a name on the Hub.")
     data_dir: Path = Field(
         Path("data/processed"),
         description="Folder that `gpt2kit prepare` made: its held-out text is measured on, and its training text is "

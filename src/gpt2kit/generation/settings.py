@@ -29,7 +29,8 @@ class GenerateSettings(Settings):
 
     model_dir: str = Field(
         DEFAULT_MODEL_DIR,
-        description="Model to write with: a folder (a whole model or a LoRA adapter), or a name on the Hub (gpt2).",
+        description="Model to write with: a folder (a whole model or a LoRA adapter), nano, or a name on the Hub "
+        "(gpt2).",
     )
     output_dir: Path = Field(
         Path("results/generated_texts"),

@@ -35,8 +35,8 @@ class PrepareSettings(Settings):
     data_dir: Path = Field(Path("data/processed"), description="Folder to write the prepared data to.")
     base: str = Field(
         "gpt2",
-        description="Base model whose tokenizer is used: a name on the Hub or a folder. Use the model you will "
-        "fine-tune; all of OpenAI's GPT-2 share one tokenizer.",
+        description="Base model whose tokenizer is used: a name on the Hub, nano (the small one in this package), or a "
+        "folder. Use the model you will fine-tune; all of OpenAI's GPT-2 share one tokenizer.",
     )
     from_scratch: bool = Field(
         False,

@@ -28,8 +28,8 @@ class TrainSettings(Settings):
     )
     base: str | None = Field(
         None,
-        description="Model to start from: a Hub name (gpt2, gpt2-medium, distilgpt2, ...) or a folder. "
-        "Default: the base the data were prepared for.",
+        description="Model to start from: a Hub name (gpt2, gpt2-medium, distilgpt2, ...), nano (the small one in this "
+        "package), or a folder. Default: the base the data were prepared for.",
     )
     from_scratch: bool = Field(
         False,
