@@ -22,7 +22,19 @@ from gpt2kit.cli.stage import StageCommand, load
 from gpt2kit.errors import TrainingError
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ["prepare", "train", "generate", "evaluate", "tokenizer", "fetch", "inspect", "merge", "doctor", "demo"]
+COMMANDS = [
+    "prepare",
+    "train",
+    "generate",
+    "chat",
+    "evaluate",
+    "tokenizer",
+    "fetch",
+    "inspect",
+    "merge",
+    "doctor",
+    "demo",
+]
 
 
 def run(*words: str, environment: dict[str, str] | None = None, cwd: Path | None = None) -> Any:

@@ -26,7 +26,7 @@ from gpt2kit.model.folder import read_config
 from gpt2kit.tokens import PreparedData
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "transfer.md"
-SECONDS = 105  # of training steps; the validations take the rest of the two minutes
+SECONDS = 95  # of training steps; the validations take less than the rest of the two minutes
 CALIBRATION_STEPS = 12
 ROWS, CONTEXT = 8, 256
 FINE_TUNING = {"base": "nano"}
@@ -44,9 +44,9 @@ class Style:
 
 
 STYLES = (
-    Style("fairy tales (Andersen)", "andersen_fairy_tales.txt", "The old"),
-    Style("a detective author (Conan Doyle)", "conan_doyle_sherlock_holmes.txt", "The old"),
-    Style("Shakespeare's plays", "tinyshakespeare.txt", "The old"),
+    Style("fairy tales (Andersen)", "andersen_fairy_tales.txt", "There was once a little"),
+    Style("a detective author (Conan Doyle)", "conan_doyle_sherlock_holmes.txt", "It was late in the evening when"),
+    Style("Shakespeare's plays", "tinyshakespeare.txt", "KING HENRY:\n"),
     Style("dialogues (ordering coffee)", "dialogues.jsonl", "Hi, I would like to order a coffee.", chat=True),
 )
 
@@ -157,7 +157,7 @@ def page(found: dict[Style, list[Arm]]) -> str:
             f"| **{tuned.bits_per_byte:.3f}** | **{1 - tuned.bits_per_byte / scratch:.0%}** "
             f"| {tuned.seconds:.0f} / {adamw.seconds:.0f} / {muon.seconds:.0f} |"
         )
-        samples.append(f"## {style.name[0].upper()}{style.name[1:]}\n\nPrompt: `{style.prompt}`")
+        samples.append(f"## {style.name[0].upper()}{style.name[1:]}\n\nPrompt: `{style.prompt.strip()}`")
         samples += [f"**{arm.name}**\n\n{quotation(style, arm)}" for arm in arms]
     return (
         "\n\n".join(
@@ -165,9 +165,9 @@ def page(found: dict[Style, list[Arm]]) -> str:
                 "# What starting from nano is worth",
                 "<!-- Written by recipes/nano/transfer.py; its first lines say how. -->",
                 "Nano fine-tuned for at most two minutes on two CPU cores, beside models of the same shape and "
-                "tokenizer trained from scratch for as many steps on the same text (AdamW at 2e-3 and Muon at 1e-2, both "
-                "better than the defaults for so short a run). Bits per byte on a tenth of each text that none of "
-                "them saw; lower is better. The gain is against the better of the two from scratch.",
+                "tokenizer trained from scratch for as many steps on the same text (AdamW at 2e-3 and Muon at 1e-2, "
+                "both better than the defaults for so short a run). Bits per byte on a tenth of each text that none "
+                "of them saw; lower is better. The gain is against the better of the two from scratch.",
                 "| style | nano as it is | from scratch, AdamW | from scratch, Muon | nano fine-tuned | gain "
                 "| seconds (fine-tuned / AdamW / Muon) |\n|---|---:|---:|---:|---:|---:|---:|\n" + "\n".join(rows),
                 "Each model goes on from the same prompt with the same seed (0), at top-p 0.9; one try, unselected.",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from gpt2kit.evaluation import EvaluateSettings as EvaluateSettings
     from gpt2kit.evaluation import Evaluation as Evaluation
     from gpt2kit.evaluation import evaluate as evaluate
+    from gpt2kit.generation import Chat as Chat
+    from gpt2kit.generation import ChatSettings as ChatSettings
     from gpt2kit.generation import GenerateSettings as GenerateSettings
     from gpt2kit.generation import LanguageModel as LanguageModel
     from gpt2kit.generation import Sample as Sample
@@ -38,6 +40,8 @@ _HOME = {
     "EvaluateSettings": "evaluation",
     "Evaluation": "evaluation",
     "evaluate": "evaluation",
+    "Chat": "generation",
+    "ChatSettings": "generation",
     "GenerateSettings": "generation",
     "LanguageModel": "generation",
     "Sample": "generation",

@@ -151,3 +151,32 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
 def write_json_lines(path: Path, rows: list[Mapping[str, Any]]) -> None:
     """Write a small JSON-lines file atomically, one object a line."""
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))
+
+
+def claim_number(folder: Path, stem: str, suffix: str) -> Path:
+    """Take the next free number in a folder: `stem-001.suffix`, empty so far, so that no other process takes it too.
+
+    Args:
+        folder: made if needed.
+        stem: what the file's name begins with.
+        suffix: what it ends with, such as ".md"; files of the same number with other suffixes count as well.
+
+    Raises:
+        DiskError: the folder cannot be written to.
+    """
+
+    def number_of(path: Path) -> int:
+        digits = path.name.removeprefix(f"{stem}-").partition(".")[0]
+        return int(digits) if digits.isascii() and digits.isdigit() else 0
+
+    with explained_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        number = 1 + max((number_of(path) for path in folder.glob(f"{stem}-*.*")), default=0)
+        while True:
+            path = folder / f"{stem}-{number:03}{suffix}"
+            try:
+                path.open("x").close()
+            except FileExistsError:
+                number += 1
+                continue
+            return path

@@ -56,6 +56,20 @@ STAGES = (
         next_step="",
     ),
     Stage(
+        name="chat",
+        summary="Talk with a dialogue-tuned model.",
+        about="Talk with a model that was fine-tuned on conversations, in the terminal: turn by turn, answers shown "
+        "while they are written. /help lists the commands. Through a pipe each line is a turn.",
+        settings="gpt2kit.generation.chat:ChatSettings",
+        entry="gpt2kit.generation.terminal:run",
+        argument="model_dir",
+        examples=(
+            "gpt2kit chat models/demo_chat",
+            "printf 'Good morning!\nWhat is your name?\n' | gpt2kit chat models/demo_chat --seed 0",
+        ),
+        next_step="",
+    ),
+    Stage(
         name="evaluate",
         summary="Measure a model on held-out text, and its generated texts.",
         about="Measure a model: perplexity on held-out text beside its base model, and the diversity, coherence and "

@@ -9,7 +9,7 @@ from gpt2kit.evaluation.comparison import Comparison
 from gpt2kit.evaluation.likelihood import Likelihood
 from gpt2kit.evaluation.statistics import Figure, Interval
 from gpt2kit.evaluation.texts import Metric, TextReport, TextSet, metrics
-from gpt2kit.files import explained_disk_errors, to_json, write_atomically
+from gpt2kit.files import claim_number, to_json, write_atomically
 
 STEM = "evaluation"
 _MATCHES_SHOWN = 5
@@ -17,36 +17,18 @@ _SAMPLES_SHOWN = 3
 _LONGEST_QUOTE_CHARACTERS = 400
 
 
-def claim_number(folder: Path) -> Path:
-    """Take the next free number: `evaluation-001.md`, empty so far, so that no other process takes it too.
-
-    Returns:
-        The path without its suffix.
+def claim_stem(folder: Path) -> Path:
+    """Take the next free number, `evaluation-001.md`; returns the path without its suffix.
 
     Raises:
         DiskError: the folder cannot be written to.
     """
-    with explained_disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        number = 1 + max((_number(path) for path in folder.glob(f"{STEM}-*.*")), default=0)
-        while True:
-            stem = folder / f"{STEM}-{number:03}"
-            try:
-                stem.with_suffix(".md").open("x").close()
-            except FileExistsError:
-                number += 1
-                continue
-            return stem
+    return claim_number(folder, STEM, ".md").with_suffix("")
 
 
 def release_number(stem: Path) -> None:
     """Give a number back that nothing was written under."""
     stem.with_suffix(".md").unlink(missing_ok=True)
-
-
-def _number(path: Path) -> int:
-    digits = path.name.removeprefix(f"{STEM}-").partition(".")[0]
-    return int(digits) if digits.isascii() and digits.isdigit() else 0
 
 
 def write_report(stem: Path, values: dict[str, Any], markdown: str) -> None:

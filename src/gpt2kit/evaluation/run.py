@@ -97,7 +97,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
         >>> print(evaluation.to_text())
     """
     run = _Run(settings)
-    stem = reports.claim_number(settings.output_dir)
+    stem = reports.claim_stem(settings.output_dir)
     try:
         return run.measure_and_report(stem)
     except BaseException:

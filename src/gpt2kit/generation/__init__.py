@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from gpt2kit.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from gpt2kit.generation.chat import Chat as Chat
+    from gpt2kit.generation.chat import ChatSettings as ChatSettings
     from gpt2kit.generation.command import Generation as Generation
     from gpt2kit.generation.command import run as run
     from gpt2kit.generation.language_model import LanguageModel as LanguageModel
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 __getattr__ = lazy_names(
     __name__,
     {
+        "Chat": "chat",
+        "ChatSettings": "chat",
         "Generation": "command",
         "run": "command",
         "LanguageModel": "language_model",

@@ -47,22 +47,8 @@ def make_plan(model: LanguageModel, prompts: Sequence[str], settings: GenerateSe
     if isinstance(prompts, str):
         raise UsageError("prompts should be a list of texts, not one text")
     _warn_of_no_effect(settings, num_samples)
-    tokenizer, config = model.tokenizer, model.model.config
+    config = model.model.config
     seed = settings.seed if settings.seed is not None else secrets.randbelow(1 << 31)
-    ending = Ending(
-        settings.token_limit,
-        settings.stop_strings + ((_USER_TURN,) if settings.chat else ()),
-        strip_start=settings.chat,
-    )
-    penalties = Penalties(
-        end_of_text=tokenizer.end_of_text,
-        forbidden=tuple(range(tokenizer.vocab_size, config.vocab_size)),
-        min_new_tokens=settings.min_new_tokens,
-        repetition=settings.repetition_penalty,
-        frequency=settings.frequency_penalty,
-        presence=settings.presence_penalty,
-        no_repeat_ngram_size=settings.no_repeat_ngram_size,
-    )
     jobs: list[Job] = []
     occurrences: Counter[str] = Counter()
     for prompt_index, prompt in enumerate(prompts):
@@ -78,7 +64,43 @@ def make_plan(model: LanguageModel, prompts: Sequence[str], settings: GenerateSe
             key = derive_seed(seed, "generate", prompt, number)
             jobs.append(Job(prompt, tuple(ids[num_dropped:]), num_dropped, prompt_index, sample_index, key))
         occurrences[prompt] += 1
-    return Plan(model, settings, tuple(jobs), ending, penalties, seed if settings.method == "sampling" else None)
+    its_seed = seed if settings.method == "sampling" else None
+    return Plan(model, settings, tuple(jobs), _ending(settings), _penalties(model, settings), its_seed)
+
+
+def plan_turn(model: LanguageModel, ids: Sequence[int], settings: GenerateSettings, *, prompt: str, key: int) -> Plan:
+    """A plan to write one text, from ids that fit the context.
+
+    Args:
+        model: what writes.
+        ids: what the text continues.
+        settings: how; prompts and seed are not looked at.
+        prompt: what the text answers, for its record.
+        key: what its draws are a function of, together with the position.
+    """
+    job = Job(prompt, tuple(ids), num_dropped=0, prompt_index=0, sample_index=0, key=key)
+    return Plan(model, settings, (job,), _ending(settings), _penalties(model, settings), None)
+
+
+def _ending(settings: GenerateSettings) -> Ending:
+    return Ending(
+        settings.token_limit,
+        settings.stop_strings + ((_USER_TURN,) if settings.chat else ()),
+        strip_start=settings.chat,
+    )
+
+
+def _penalties(model: LanguageModel, settings: GenerateSettings) -> Penalties:
+    tokenizer, config = model.tokenizer, model.model.config
+    return Penalties(
+        end_of_text=tokenizer.end_of_text,
+        forbidden=tuple(range(tokenizer.vocab_size, config.vocab_size)),
+        min_new_tokens=settings.min_new_tokens,
+        repetition=settings.repetition_penalty,
+        frequency=settings.frequency_penalty,
+        presence=settings.presence_penalty,
+        no_repeat_ngram_size=settings.no_repeat_ngram_size,
+    )
 
 
 def _warn_of_no_effect(settings: GenerateSettings, num_samples: int) -> None:
