@@ -8,6 +8,7 @@ import torch
 from gpt2kit import TrainSettings, train
 from gpt2kit.model import GPT2Config
 from gpt2kit.training.memory import is_out_of_memory, training_flops_per_token, training_memory_bytes
+from gpt2kit.training.plan import default_learning_rate
 
 Make = Callable[..., TrainSettings]
 
@@ -42,7 +43,28 @@ def test_counts_of_the_124m_model_are_the_known_ones() -> None:
 def test_lora_trains_little(fine_tuning: Make) -> None:
     plan = train(fine_tuning(method="lora", lora_rank=2, dry_run=True)).plan
     assert plan.trainable_parameters == 2 * 2 * ((32 + 96) + (32 + 32) + (32 + 128) + (128 + 32))
-    assert plan.learning_rate == 3e-4
+
+
+@pytest.mark.parametrize(
+    ("parameters", "method", "expected"),
+    [
+        (1_557_611_200, "full", 5e-5),
+        (124_439_808, "full", 5e-5),
+        (124_439_808, "lora", 3e-4),
+        (81_912_576, "full", 7.6e-5),
+        (1_000_000, "full", 1e-3),
+    ],
+)
+def test_a_small_base_model_learns_faster(parameters: int, method: str, expected: float) -> None:
+    asked = TrainSettings.model_validate({"method": method})
+    assert default_learning_rate(asked, parameters=parameters, from_scratch=False) == pytest.approx(expected, rel=0.01)
+
+
+def test_from_scratch_the_rate_goes_by_the_optimizer() -> None:
+    for optimizer, expected in (("adamw", 1e-3), ("muon", 5e-3)):
+        asked = TrainSettings.model_validate({"optimizer": optimizer, "from_scratch": True})
+        assert default_learning_rate(asked, parameters=10, from_scratch=True) == expected
+    assert default_learning_rate(TrainSettings(learning_rate=0.5), parameters=10, from_scratch=False) == 0.5
 
 
 def test_memory_grows_with_rows_and_shrinks_with_checkpointing() -> None:

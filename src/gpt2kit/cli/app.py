@@ -65,7 +65,7 @@ STAGES = (
         argument="model_dir",
         examples=(
             "gpt2kit chat models/demo_chat",
-            "printf 'Good morning!\nWhat is your name?\n' | gpt2kit chat models/demo_chat --seed 0",
+            r"printf 'Good morning!\nWhat is your name?\n' | gpt2kit chat models/demo_chat --seed 0",
         ),
         next_step="",
     ),

@@ -21,6 +21,7 @@ from gpt2kit.training.settings import TrainSettings
 _SCRATCH_EPOCHS = 4.0
 _FINE_TUNING_EPOCHS = 3.0
 _BATCH_ROWS, _STEPS = 8, 500
+_GPT2_PARAMETERS = 124_439_808
 _CPU_CONTEXT = 512
 _CPU_MICRO_BATCH_TOKENS = 4096
 _VALIDATIONS = 10
@@ -121,13 +122,23 @@ def default_context(settings: TrainSettings, config: GPT2Config, device: torch.d
     return config.n_positions if from_scratch or device.type != "cpu" else min(config.n_positions, _CPU_CONTEXT)
 
 
-def default_learning_rate(settings: TrainSettings, *, from_scratch: bool) -> float:
-    """The peak learning rate: as set, else 1e-3 from scratch, 3e-4 for LoRA, 5e-5 for full fine-tuning."""
+def default_learning_rate(settings: TrainSettings, *, parameters: int, from_scratch: bool) -> float:
+    """The peak learning rate: as set, else what suits the optimizer, the method and the size.
+
+    From scratch 1e-3, or 5e-3 with Muon; for fine-tuning GPT-2 5e-5, or 3e-4 with LoRA. A smaller base model wants
+    more: in proportion, up to twenty times as much (measured on nano, see docs/lab-log.md).
+
+    Args:
+        settings: the run's.
+        parameters: of the base model.
+        from_scratch: whether there is none.
+    """
     if settings.learning_rate is not None:
         return settings.learning_rate
     if from_scratch:
-        return 1e-3
-    return 3e-4 if settings.method == "lora" else 5e-5
+        return 5e-3 if settings.optimizer == "muon" else 1e-3
+    smaller = min(max(_GPT2_PARAMETERS / parameters, 1.0), 20.0)
+    return (3e-4 if settings.method == "lora" else 5e-5) * smaller
 
 
 def default_batch_size(
@@ -239,7 +250,7 @@ def make_plan(
         epochs=epochs,
         total_steps=total_steps,
         warmup_steps=round(settings.warmup_ratio * total_steps),
-        learning_rate=default_learning_rate(settings, from_scratch=from_scratch),
+        learning_rate=default_learning_rate(settings, parameters=parameters, from_scratch=from_scratch),
         eval_every=eval_every,
         save_every=settings.save_every or eval_every,
         device=str(device),
