@@ -60,7 +60,7 @@ STAGES = (
         summary="Talk with a dialogue-tuned model.",
         about="Talk with a model that was fine-tuned on conversations, in the terminal: turn by turn, answers shown "
         "while they are written. /help lists the commands. Through a pipe each line is a turn.",
-        settings="gpt2kit.generation.chat:ChatSettings",
+        settings="gpt2kit.generation.settings:ChatSettings",
         entry="gpt2kit.generation.terminal:run",
         argument="model_dir",
         examples=(

@@ -202,3 +202,74 @@ class GenerateSettings(Settings):
             unused |= {"top_k"}
         given = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
         return [name for name, value in given.items() if name in unused and value not in _OFF[name]]
+
+
+class ChatSettings(Settings):
+    """Settings of `gpt2kit chat`."""
+
+    stage: ClassVar[str] = "chat"
+
+    model_dir: str = Field(
+        DEFAULT_MODEL_DIR,
+        description="Model to talk with, fine-tuned on conversations: a folder, or a name on the Hub.",
+    )
+    system: str | None = Field(None, description="What the model is told before the first turn.")
+    max_new_tokens: int = Field(
+        100, ge=1, le=1_000_000, description="Tokens of an answer, at most; half the model's context if that is less."
+    )
+    temperature: float = Field(
+        0.7, ge=0, le=100, description="Below 1 the likely becomes likelier, above 1 all evens out; 0 is greedy."
+    )
+    top_k: int = Field(0, ge=0, description="Draw from the k most probable tokens only; 0 from all.")
+    top_p: float = Field(
+        0.9, gt=0, le=1, description="Draw from the most probable tokens that together have this probability."
+    )
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=100, description="Above 1 makes tokens that are in the conversation already less likely."
+    )
+    seed: int | None = Field(
+        None, ge=0, description="Seed of the answers; the same seed and turns give the same answers. Default: drawn."
+    )
+    save: Path | None = Field(
+        None, description="JSONL file to write the conversation to when it ends; a file that is there is not replaced."
+    )
+    stream: bool = Field(True, description="Show answers while they are written; off writes all of them at the end.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    precision: Precision = Field("auto", description="auto, fp32, bf16 or fp16.")
+
+    @field_validator("save")
+    @classmethod
+    def _is_a_chat_file(cls, value: Path | None) -> Path | None:
+        return None if value is None else chat_file(value)
+
+    def of_an_answer(self, *, max_new_tokens: int) -> GenerateSettings:
+        """How an answer is written, of `max_new_tokens` at most."""
+        return GenerateSettings(
+            chat=True,
+            max_new_tokens=max_new_tokens,
+            stop=("\nAssistant:",),  # beside the user's line, where `chat` stops
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            repetition_penalty=self.repetition_penalty,
+        )
+
+    def without_effect(self) -> list[str]:
+        """The settings that were given, and change nothing with the others."""
+        answer = self.of_an_answer(max_new_tokens=self.max_new_tokens)
+        return [name for name in answer.without_effect() if name in self.model_fields_set]
+
+
+def chat_file(path: Path) -> Path:
+    """The file of a chat by the name that a user gave: with `.jsonl` where it has no ending.
+
+    Raises:
+        ValueError: it has another ending, by which `gpt2kit prepare` would not take it for chats.
+    """
+    if not path.name:
+        raise ValueError(f"{path} is a folder: name a file")
+    if path.suffix == "":
+        path = path.with_name(path.name + ".jsonl")
+    if path.suffix != ".jsonl":
+        raise ValueError(f"a chat is kept as .jsonl, not as {path.suffix}: name such a file")
+    return path.expanduser()

@@ -1,17 +1,20 @@
 """`gpt2kit chat`: a conversation in the terminal, or through a pipe."""
 
 import contextlib
+import io
 import sys
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gpt2kit.console import output, say, warn
 from gpt2kit.corpus import Message
 from gpt2kit.errors import Gpt2kitError, UsageError
-from gpt2kit.generation.chat import Chat, ChatSettings
+from gpt2kit.generation.chat import Chat
 from gpt2kit.generation.language_model import load
+from gpt2kit.generation.settings import ChatSettings
 
 _HELP = """\
 /retry          another answer to your last message
@@ -27,12 +30,16 @@ class Conversation:
     """What was said in a run of `gpt2kit chat`.
 
     Attributes:
-        messages: the turns that were left at its end.
-        was_shown: whether the answers were on the terminal already.
+        messages: the system message, if there was one, and the turns that were left at its end.
+        answers: all answers that were given, also those forgotten or replaced since.
+        seed: of the answers.
+        was_shown: whether the answers were written already.
         saved: where it was written to at the end, if it was.
     """
 
     messages: tuple[Message, ...]
+    answers: tuple[str, ...]
+    seed: int
     was_shown: bool
     saved: Path | None
 
@@ -40,14 +47,13 @@ class Conversation:
         """The conversation as JSON values."""
         return {
             "messages": [{"role": message.role, "content": message.content} for message in self.messages],
+            "seed": self.seed,
             "saved": None if self.saved is None else str(self.saved),
         }
 
     def to_text(self) -> str:
-        """The answers, one a paragraph, if they were not shown."""
-        if self.was_shown:
-            return ""
-        return "\n".join(message.content for message in self.messages if message.role == "assistant")
+        """The answers, each on a line of its own, if they were not shown."""
+        return "" if self.was_shown else "\n".join(self.answers)
 
 
 def run(settings: ChatSettings) -> Conversation:
@@ -56,12 +62,16 @@ def run(settings: ChatSettings) -> Conversation:
     On a terminal there are prompts and line editing; through a pipe each line is a turn, and only answers go to stdout.
 
     Raises:
-        UsageError: the model or the file to save to cannot be used.
+        UsageError: the model or the file to save to cannot be used, or stdin is closed.
         ModelError: the model's files are damaged.
         KeyboardInterrupt: Ctrl-C while no answer was being written.
     """
+    if sys.stdin is None:
+        raise UsageError("stdin is closed, so nobody can talk with the model")
     if settings.save is not None and settings.save.exists():
         raise UsageError(f"--save {settings.save}: is there already and is not replaced; name a new file")
+    for name in settings.without_effect():
+        warn(f"--{name} has no effect with --temperature 0 or --top_k 1, which always take the likeliest token")
     model = load(settings.model_dir, device=settings.device, precision=settings.precision)
     terminal = _Terminal(Chat(model, settings), show=settings.stream)
     saved = None
@@ -71,18 +81,37 @@ def run(settings: ChatSettings) -> Conversation:
         if settings.save is not None and terminal.chat.messages:
             saved = terminal.chat.save(settings.save)
             say(f"saved: {saved}")
-    return Conversation(tuple(terminal.chat.messages), was_shown=settings.stream, saved=saved)
+    return Conversation(
+        messages=tuple(terminal.chat.transcript),
+        answers=tuple(terminal.answers),
+        seed=terminal.chat.seed,
+        was_shown=settings.stream or terminal.is_interactive,
+        saved=saved,
+    )
 
 
 class _Terminal:
-    """Reads lines, answers them, and does what commands ask for."""
+    """Reads lines, answers them, and does what commands ask for.
+
+    Args:
+        chat: the conversation.
+        show: whether answers go to stdout while they are written.
+
+    Attributes:
+        answers: those given.
+        is_interactive: whether somebody types the lines.
+    """
 
     def __init__(self, chat: Chat, *, show: bool) -> None:
         self.chat = chat
         self.show = show
-        self.is_interactive = sys.stdin is not None and sys.stdin.isatty()
+        self.answers: list[str] = []
+        self.is_interactive = sys.stdin.isatty()
+        # With stdout in a file, the words around the answers go to stderr.
+        self._is_on_screen = self.is_interactive and sys.stdout.isatty()
+        self._has_said_forgetting = False
         self.commands: dict[str, Callable[[str], None]] = {
-            "/retry": lambda _: self._show(self.chat.retry()),
+            "/retry": lambda _: self._answer(self.chat.retry),
             "/reset": self._reset,
             "/system": self._tell,
             "/save": self._save,
@@ -90,8 +119,9 @@ class _Terminal:
         }
 
     def talk(self) -> None:
+        """Go on until the user leaves or stdin ends."""
         if self.is_interactive:
-            say("Talk with the model; /help lists commands, Ctrl-D leaves.")
+            say(f"Talk with the model; /help lists commands, Ctrl-D leaves. The seed is {self.chat.seed}.")
         for line in self._lines():
             word, _, rest = line.partition(" ")
             try:
@@ -102,57 +132,71 @@ class _Terminal:
                 elif word.startswith("/"):
                     warn(f"no command {word}; there are {', '.join(self.commands)} and /quit")
                 else:
-                    self._say(line)
+                    self._answer(partial(self.chat.reply, line))
             except Gpt2kitError as error:
                 warn(str(error))
 
     def _lines(self) -> Iterator[str]:
         """What the user says, without empty lines."""
-        if not self.is_interactive:
-            for line in sys.stdin or ():
-                if line.strip():
-                    yield line.strip()
-            return
-        with contextlib.suppress(ImportError):
-            import readline  # noqa: F401 (input() then edits lines and remembers them)
-        while True:
+        if isinstance(sys.stdin, io.TextIOWrapper):  # bytes that are no UTF-8 are for the chat to refuse, by line
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+        if self._is_on_screen:
+            with contextlib.suppress(ImportError):
+                import readline  # noqa: F401 (input() then edits lines and remembers them)
+        while line := self._line():
+            if line.strip():
+                yield line.strip()
+
+    def _line(self) -> str:
+        """The next line with its end; "" when there is none."""
+        if self._is_on_screen:
             try:
-                line = input("\nYou: ").strip()
+                return input("\nYou: ") + "\n"
             except EOFError:
                 output("")
-                return
-            if line:
-                yield line
+                return ""
+        if self.is_interactive:
+            sys.stderr.write("\nYou: ")
+            sys.stderr.flush()
+        return sys.stdin.readline()
 
-    def _say(self, text: str) -> None:
-        forgotten_before = self.chat.num_forgotten
-        pieces = self.chat.reply(text)
-        if self.chat.num_forgotten and not forgotten_before:
-            say("(the conversation has grown beyond the model's context: it no longer reads its beginning)")
-        self._show(pieces)
-
-    def _show(self, pieces: Generator[str]) -> None:
+    def _answer(self, begin: Callable[[], Generator[str]]) -> None:
         """Write an answer as it comes; Ctrl-C stops it, and what was written stays."""
+        answer = ""
         try:
-            with contextlib.closing(pieces):
-                if self.show and self.is_interactive:
+            with contextlib.closing(begin()) as pieces:
+                self._say_once_that_it_forgets()
+                if self.show and self._is_on_screen:
                     output("Model: ", end="")
                 for piece in pieces:
+                    answer += piece
                     if self.show:
                         output(piece, end="")
         except KeyboardInterrupt:
             if not self.is_interactive:
                 raise
-            output(" ...", end="")
+            if self.show and self._is_on_screen:
+                output(" ...", end="")
+        self.answers.append(answer)
         if self.show:
             output("")
+        elif self.is_interactive:
+            say(f"Model: {answer}")
+        if not answer:
+            say("(no answer)")
+
+    def _say_once_that_it_forgets(self) -> None:
+        if self.chat.num_forgotten and not self._has_said_forgetting:
+            say("(the conversation has grown beyond the model's context: it no longer reads its beginning)")
+            self._has_said_forgetting = True
 
     def _reset(self, _: str) -> None:
         self.chat.reset()
+        self._has_said_forgetting = False
         say("(forgotten)")
 
     def _tell(self, text: str) -> None:
-        self.chat.system = text or None
+        self.chat.system = text
         say("(told)" if text else "(told nothing)")
 
     def _save(self, name: str) -> None:

@@ -1,6 +1,6 @@
 """From prompts to texts: `generate`, and `stream` for one text while it is written."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 from gpt2kit.generation.beam import BeamSearch, beam_search
@@ -73,7 +73,7 @@ def write(
             yield writing.sample(seed=plan.seed)
 
 
-def pieces(plan: Plan) -> Iterator[tuple[Writing, str]]:
+def pieces(plan: Plan) -> Generator[tuple[Writing, str]]:
     """Write all texts: each with its new characters, token by token, until its `finish_reason` is set."""
     settings = plan.settings
     with _eval_mode(plan.model.model):
