@@ -7,6 +7,7 @@ import argparse
 import json
 import math
 import platform
+import re
 import tempfile
 from pathlib import Path
 from string import Template
@@ -20,7 +21,7 @@ from gpt2kit.evaluation import EvaluateSettings, evaluate
 from gpt2kit.files import read_json, read_json_lines
 from gpt2kit.generation import GenerateSettings, generate, load
 from gpt2kit.model import load_model
-from gpt2kit.model.folder import WEIGHTS, save_model, weights_of
+from gpt2kit.model.folder import WEIGHTS, read_config, save_model, weights_of
 from gpt2kit.model.weights import read_safetensors
 from gpt2kit.tokens import Tokenizer
 
@@ -44,12 +45,15 @@ def main() -> None:
     draw_curve(training / "metrics.jsonl", FOLDER / "curve.png")
     run, result = (read_json(training / name, what="a training run") for name in ("run.json", "result.json"))
     values = {
+        **{name: str(value) for name, value in vars(read_config(FOLDER)).items()},
+        "vocab_size": f"{read_config(FOLDER).vocab_size:,}",
+        "learning_rate": str(result["plan"]["learning_rate"]),
         "parameters": f"{result['plan']['parameters']:,}",
         "tokens": f"{result['tokens_seen']:,}",
         "steps": f"{result['steps']:,}",
         "epochs": f"{result['plan']['epochs']:.2f}",
         "minutes": f"{result['seconds'] / 60:.0f}",
-        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} cores",
+        "machine": f"{torch.get_num_threads()} cores of {processor()}",
         "dtype": result["plan"]["dtype"],
         "validation_loss": f"{result['validation_loss']:.3f}",
         "torch": run["provenance"]["versions"]["torch"],
@@ -64,6 +68,13 @@ def main() -> None:
     (FOLDER / "README.md").write_text(card, encoding="utf-8")
     size = sum(path.stat().st_size for path in FOLDER.iterdir())
     print(f"{FOLDER}: {size / 1e6:.1f} MB")
+
+
+def processor() -> str:
+    """The processor's name, as Linux tells it; elsewhere its architecture."""
+    table = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.+)", table.read_text(encoding="utf-8")) if table.exists() else []
+    return str(names[0]) if names else platform.machine()
 
 
 def save_in_half_precision(model_dir: Path) -> None:

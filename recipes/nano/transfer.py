@@ -26,8 +26,8 @@ from gpt2kit.model.folder import read_config
 from gpt2kit.tokens import PreparedData
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "transfer.md"
-SECONDS = 95  # of training steps; the validations take less than the rest of the two minutes
-CALIBRATION_STEPS = 12
+SECONDS = 80  # of training steps; the validations take less than the rest of the two minutes
+TRIAL_STEPS = 12
 ROWS, CONTEXT = 8, 256
 FINE_TUNING = {"base": "nano"}
 SAMPLE_TOKENS = 110
@@ -85,9 +85,7 @@ def measure(style: Style, corpora: Path, output_dir: Path) -> list[Arm]:
     )  # fmt: skip
     config = read_config(resolve_base("nano"))
     scratch = {"from_scratch": True, "n_layer": config.n_layer, "n_head": config.n_head, "n_embd": config.n_embd}
-    trial = train(data, folder / "trial", FINE_TUNING | {"max_steps": CALIBRATION_STEPS})
-    rate = statistics.median(r["tokens_per_second"] for r in read_json_lines(trial) if r["kind"] == "train")
-    steps = steps_for(rate, data, folder / "steps.json")
+    steps = steps_that_fit(data, output_dir)
     arms: dict[str, dict[str, Any]] = {
         "from scratch, AdamW": scratch | {"optimizer": "adamw", "learning_rate": 2e-3},
         "from scratch, Muon": scratch | {"optimizer": "muon", "learning_rate": 1e-2},
@@ -101,14 +99,17 @@ def measure(style: Style, corpora: Path, output_dir: Path) -> list[Arm]:
     ]
 
 
-def steps_for(rate: float, data: Path, record: Path) -> int:
-    """How many steps fit into the time; decided once, so that the same command goes on with the same runs."""
+def steps_that_fit(data: Path, output_dir: Path) -> int:
+    """How many steps fit into the time; found out once, so that the same command goes on with the same runs."""
+    record = output_dir / "steps.json"
     if not record.exists():
-        store = PreparedData.open(data).store("train")
-        mask = store.loss_mask_N
-        share = 1.0 if mask is None else float(mask.mean())  # the rate counts tokens with a loss
-        record.write_text(json.dumps(int(SECONDS * rate / (ROWS * CONTEXT * share))))
-    return int(json.loads(record.read_text()))
+        metrics = train(data, output_dir / "trial", FINE_TUNING | {"max_steps": TRIAL_STEPS})
+        rows = [row for row in read_json_lines(metrics) if row["kind"] == "train"]
+        tokens = PreparedData.open(data).store("train")
+        assert tokens.loss_mask_N is None  # the first style is plain text, every token of which counts
+        rate = statistics.median(row["tokens_per_second"] for row in rows)
+        record.write_text(json.dumps(int(SECONDS * rate / (ROWS * CONTEXT))), encoding="utf-8")
+    return int(json.loads(record.read_text(encoding="utf-8")))
 
 
 def train(data: Path, folder: Path, settings: dict[str, Any]) -> Path:

@@ -226,6 +226,14 @@ def test_through_a_pipe_each_line_is_a_turn(model_dir: Path, tmp_path: Path) -> 
         assert json.loads((tmp_path / name).read_text()) == {"messages": messages}
 
 
+def test_a_line_that_is_no_text_is_refused_and_the_chat_goes_on(model_dir: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gpt2kit", "chat", str(model_dir), "--temperature", "0"]
+    done = subprocess.run(command, input=b"caf\xe9\nHello!\n", cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout == b"Good morning, my friend.\n"
+    assert b"warning: the message is not valid text (character 4); give it as UTF-8" in done.stderr
+
+
 def test_json_holds_the_conversation(model_dir: Path, tmp_path: Path) -> None:
     done = gpt2kit("chat", model_dir, "--temperature", "0", "--json", said="Hello!\n", cwd=tmp_path)
     assert json.loads(done.stdout)["messages"][1]["content"] == ANSWERS["Hello!"]

@@ -68,7 +68,7 @@ class LearnedTokenizer:
 
     @property
     def status(self) -> str:
-        """ "unchanged", or "finished"."""
+        """Either "unchanged" or "finished"."""
         return "unchanged" if self.unchanged else "finished"
 
     def to_dict(self) -> dict[str, Any]:
