@@ -77,3 +77,27 @@ def test_white_space_at_the_start_is_left_out_where_asked(tokenizer, text):
     ids = [i for c in text for i in tokenizer.encode(c)]
     writing, pieces = write(tokenizer, ids, Ending(len(ids), strip_start=True))
     assert writing.text == "".join(pieces) == "the fox"
+
+
+def test_white_space_that_is_left_out_may_begin_a_stop_string(tokenizer):
+    """An answer that is nothing but the next line of another role is empty, and not that line."""
+    for text in ("\nUser: Hi", " \n\nUser: Hi"):
+        ids = [i for c in text for i in tokenizer.encode(c)]
+        writing, pieces = write(tokenizer, ids, Ending(len(ids), ("\nUser:",), strip_start=True))
+        assert (writing.text, writing.finish_reason, "".join(pieces)) == ("", "stop", "")
+    ids = [i for c in "\n\nUse it.\nMore" for i in tokenizer.encode(c)]
+    writing, pieces = write(tokenizer, ids, Ending(len(ids), ("\nUser:", "\n"), strip_start=True))
+    assert (writing.text, writing.finish_reason, "".join(pieces)) == ("Use it.", "stop", "Use it.")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("ab \n", max_size=12), st.lists(st.text("ab \n", min_size=1, max_size=4), max_size=3))
+def test_a_text_ends_where_its_ending_says_it_has_come(tokenizer, text, stop):
+    ending = Ending(100, tuple(stop), strip_start=True)
+    ids = [i for c in text for i in tokenizer.encode(c)]
+    writing, pieces = write(tokenizer, ids, ending)
+    for number in range(1, len(ids) + 1):
+        has_come = ending.has_come(tokenizer.decode(ids[:number]))
+        assert has_come == (writing.finish_reason == "stop" and number >= len(writing.ids))
+    assert writing.text.startswith("".join(pieces))
+    assert writing.text == writing.text.lstrip()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpt2kit.generation.decoding import Penalties, next_logits
 from gpt2kit.generation.reader import Reader
-from gpt2kit.generation.writing import Ending, Job, Writing, find_stop
+from gpt2kit.generation.writing import Ending, Job, Writing
 from gpt2kit.model import GPT2
 from gpt2kit.tokens import Tokenizer
 
@@ -96,7 +96,7 @@ def beam_search(
             ends = (
                 candidate.ids[-1] == penalties.end_of_text
                 or num_tokens == ending.max_new_tokens
-                or find_stop(tokenizer.decode(candidate.ids), ending.stop) is not None
+                or ending.has_come(tokenizer.decode(candidate.ids))
             )
             if not ends:
                 going_on.append((beam, candidate))

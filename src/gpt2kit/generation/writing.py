@@ -31,11 +31,20 @@ class Job:
 
 @dataclass(frozen=True)
 class Ending:
-    """When a text ends: at `max_new_tokens`, at one of the stop strings, or at end-of-text."""
+    """When a text ends: at `max_new_tokens`, at one of the stop strings, or at end-of-text.
+
+    With `strip_start`, white space at its start is left out. It may begin a stop string (an answer that is nothing but
+    the next line of another role), but not hold a whole one.
+    """
 
     max_new_tokens: int
     stop: tuple[str, ...] = ()
     strip_start: bool = False
+
+    def has_come(self, text: str) -> bool:
+        """Whether a stop string is in a text, which is given with its white space."""
+        num_left_out = len(text) - len(text.lstrip()) if self.strip_start else 0
+        return find_stop(text, self.stop, known=num_left_out) is not None
 
 
 class Writing:
@@ -62,6 +71,8 @@ class Writing:
         self._end_of_text = tokenizer.end_of_text
         self._decoder = tokenizer.stream_decoder()
         self._num_shown = 0
+        self._left_out = ""  # the white space at the start
+        self._longest_stop = max(map(len, ending.stop), default=0)
 
     def push(self, identifier: int, logprob: float) -> str:
         """Add a token, whose log-probability is in nats; returns the characters that have become certain."""
@@ -79,19 +90,29 @@ class Writing:
 
     def _extend(self, piece: str) -> None:
         if self._ending.strip_start and not self.text:
-            piece = piece.lstrip()
-        # A stop string can have begun in the text before, but not have ended there.
-        start = max(len(self.text) - max(map(len, self._ending.stop), default=1) + 1, 0)
+            stripped = piece.lstrip()
+            self._left_out += piece[: len(piece) - len(stripped)]
+            piece = stripped
+        before = self._before(len(self.text))
+        known = len(before) + len(self.text)
         self.text += piece
-        place = find_stop(self.text, self._ending.stop, start=start)
+        place = find_stop(before + self.text, self._ending.stop, known=known)
         if place is not None:
-            self.text = self.text[:place]
+            self.text = self.text[: max(place - len(before), 0)]
             self.finish_reason = "stop"
+
+    def _before(self, length: int) -> str:
+        """What was left out before the text, if a stop string that goes on behind `length` characters can begin in it.
+
+        Looking at no more than is needed keeps long texts from being copied for each token.
+        """
+        return self._left_out if length < self._longest_stop else ""
 
     def _show(self) -> str:
         certain = len(self.text)
         if self.finish_reason is None:
-            certain -= _num_in_doubt(self.text, self._ending.stop)
+            doubtful = _num_in_doubt(self._before(certain) + self.text, self._ending.stop)
+            certain = max(certain - doubtful, 0)
         shown = self.text[self._num_shown : certain]
         self._num_shown = max(certain, self._num_shown)
         return shown
@@ -120,9 +141,9 @@ class Writing:
         )
 
 
-def find_stop(text: str, stop: Sequence[str], *, start: int = 0) -> int | None:
-    """Where the first of the stop strings begins in `text`, looking from `start` on; None if there is none."""
-    places = [place for string in stop if (place := text.find(string, start)) >= 0]
+def find_stop(text: str, stop: Sequence[str], *, known: int = 0) -> int | None:
+    """Where the first of the stop strings begins in `text`, of those that end behind `known` characters; else None."""
+    places = [place for string in stop if (place := text.find(string, max(known - len(string) + 1, 0))) >= 0]
     return min(places, default=None)
 
 
