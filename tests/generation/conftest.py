@@ -1,11 +1,13 @@
-"""Small models with a tokenizer of their own, in memory and as folders."""
+"""Small models with a tokenizer of their own, in memory and as folders, and one that has learned to answer."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 
+from gpt2kit import PrepareSettings, TrainSettings, prepare, train
 from gpt2kit.generation import LanguageModel
 from gpt2kit.model import GPT2, GPT2Config, save_model
 from gpt2kit.tokens import Tokenizer, train_tokenizer
@@ -57,3 +59,52 @@ def model_folder(model: LanguageModel, tmp_path_factory) -> Path:
 def peer(model_folder: Path) -> transformers.GPT2LMHeadModel:
     """The same model in `transformers`."""
     return transformers.GPT2LMHeadModel.from_pretrained(model_folder).eval()
+
+
+@pytest.fixture(scope="session")
+def answers() -> dict[str, str]:
+    """What `chat_folder` answers to what."""
+    return {
+        "Hello!": "Good morning, my friend.",
+        "What is your name?": "My name is Finch.",
+        "Goodbye!": "Come back soon.",
+    }
+
+
+@pytest.fixture(scope="session")
+def chat_folder(answers: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learned three answers by heart."""
+    folder = tmp_path_factory.mktemp("chat")
+    (folder / "raw").mkdir()
+    names = list(answers)
+    lines = []
+    for number in range(48):
+        asked = [names[(number + shift * (1 + number % 2)) % 3] for shift in range(1 + number % 4)]
+        messages = [
+            message
+            for question in asked
+            for message in (
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": answers[question]},
+            )
+        ]
+        lines.append(json.dumps({"id": number, "messages": messages}) + "\n")
+    (folder / "raw" / "chats.jsonl").write_text("".join(lines))
+    data = prepare(PrepareSettings(input=folder / "raw", data_dir=folder / "data", from_scratch=True, vocab_size=320))
+    result = train(
+        TrainSettings(
+            data_dir=data.folder,
+            model_output_dir=folder / "model",
+            n_layer=2,
+            n_head=2,
+            n_embd=64,
+            context=96,
+            max_steps=150,
+            learning_rate=5e-3,
+            eval_every=50,
+            patience=0,
+            sample_tokens=0,
+            tensorboard=False,
+        )
+    )
+    return result.model_dir

@@ -1,76 +1,26 @@
-"""Talking with a model: turns that end, a history that fits, files that are never replaced, a real terminal."""
+"""Talking with a model: turns that end, a history that fits, files that are never replaced."""
 
-import contextlib
-import json
-import os
-import pty
-import select
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2kit import PrepareSettings, TrainSettings, prepare, train
+from gpt2kit import PrepareSettings, prepare
 from gpt2kit.corpus import Message
-from gpt2kit.errors import UsageError
+from gpt2kit.errors import DiskError, UsageError
 from gpt2kit.generation import Chat, ChatSettings, LanguageModel, load
+from gpt2kit.generation.plan import Plan
+from gpt2kit.generation.writing import Writing
 from gpt2kit.tokens import render_chat
 
-ANSWERS = {
-    "Hello!": "Good morning, my friend.",
-    "What is your name?": "My name is Finch.",
-    "Goodbye!": "Come back soon.",
-}
+HELLO, GOODBYE = "Good morning, my friend.", "Come back soon."  # what `chat_folder` has learned to answer
 
 
 @pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that has learned three answers by heart."""
-    folder = tmp_path_factory.mktemp("chat")
-    (folder / "raw").mkdir()
-    names = list(ANSWERS)
-    lines = []
-    for number in range(48):
-        asked = [names[(number + shift * (1 + number % 2)) % 3] for shift in range(1 + number % 4)]
-        messages = [
-            message
-            for question in asked
-            for message in (
-                {"role": "user", "content": question},
-                {"role": "assistant", "content": ANSWERS[question]},
-            )
-        ]
-        lines.append(json.dumps({"id": number, "messages": messages}) + "\n")
-    (folder / "raw" / "chats.jsonl").write_text("".join(lines))
-    data = prepare(PrepareSettings(input=folder / "raw", data_dir=folder / "data", from_scratch=True, vocab_size=320))
-    result = train(
-        TrainSettings(
-            data_dir=data.folder,
-            model_output_dir=folder / "model",
-            n_layer=2,
-            n_head=2,
-            n_embd=64,
-            context=96,
-            max_steps=150,
-            learning_rate=5e-3,
-            eval_every=50,
-            patience=0,
-            sample_tokens=0,
-            tensorboard=False,
-        )
-    )
-    return result.model_dir
-
-
-@pytest.fixture(scope="module")
-def model(model_dir: Path) -> LanguageModel:
-    return load(model_dir, device="cpu")
+def model(chat_folder: Path) -> LanguageModel:
+    return load(chat_folder, device="cpu")
 
 
 def greedy(**values: object) -> ChatSettings:
@@ -81,10 +31,10 @@ def said(chat: Chat, text: str) -> str:
     return "".join(chat.reply(text))
 
 
-def test_turns_are_answered_and_end(model: LanguageModel) -> None:
+def test_turns_are_answered_and_end(model: LanguageModel, answers: dict[str, str]) -> None:
     chat = Chat(model, greedy())
     for question in ("Hello!", "What is your name?", "Goodbye!"):
-        assert said(chat, question) == ANSWERS[question]
+        assert said(chat, question) == answers[question]
     assert [message.role for message in chat.messages] == ["user", "assistant"] * 3
     assert chat.messages[3] == Message("assistant", "My name is Finch.")
 
@@ -122,7 +72,7 @@ def test_retry_replaces_the_last_answer(model: LanguageModel) -> None:
     with pytest.raises(UsageError, match="nothing has been asked yet"):
         chat.retry()
     said(chat, "Hello!")
-    assert "".join(chat.retry()) == ANSWERS["Hello!"]
+    assert "".join(chat.retry()) == HELLO
     assert [message.role for message in chat.messages] == ["user", "assistant"]
 
 
@@ -158,7 +108,7 @@ def test_a_message_that_cannot_fit_is_refused_and_nothing_is_lost(model: Languag
     with pytest.raises(UsageError, match="not valid text"):
         chat.reply("a\udcff")
     assert chat.messages == before
-    assert said(chat, "Goodbye!") == ANSWERS["Goodbye!"]
+    assert said(chat, "Goodbye!") == GOODBYE
 
 
 def test_an_answer_given_up_stays_as_far_as_it_was_written(model: LanguageModel) -> None:
@@ -167,7 +117,7 @@ def test_an_answer_given_up_stays_as_far_as_it_was_written(model: LanguageModel)
     shown = next(pieces) + next(pieces)
     pieces.close()
     assert chat.messages == [Message("user", "Hello!"), Message("assistant", shown.strip())]
-    assert ANSWERS["Hello!"].startswith(shown.strip())
+    assert HELLO.startswith(shown.strip())
 
 
 def test_reset_forgets(model: LanguageModel) -> None:
@@ -196,119 +146,147 @@ def test_save_is_read_by_prepare_and_replaces_nothing(
     assert piece.messages == (Message("system", "Be kind."), *chat.messages)
 
 
-# ---- the command ----------------------------------------------------------------------------------------------------
-
-
-def gpt2kit(*words: object, said: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "gpt2kit", *map(str, words)],
-        input=said,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-
-def test_through_a_pipe_each_line_is_a_turn(model_dir: Path, tmp_path: Path) -> None:
-    lines = "Hello!\n\n/nonsense\n/reset\nWhat is your name?\n/save talk.jsonl\n/save talk.jsonl\n/quit\nGoodbye!\n"
-    done = gpt2kit("chat", model_dir, "--temperature", "0", "--save", "end.jsonl", said=lines, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "Good morning, my friend.\nMy name is Finch.\n"
-    assert "no command /nonsense; there are /retry, /reset" in done.stderr
-    assert "talk.jsonl is there already and is not replaced" in done.stderr
-    messages = [
-        {"role": "user", "content": "What is your name?"},
-        {"role": "assistant", "content": "My name is Finch."},
-    ]
-    for name in ("talk.jsonl", "end.jsonl"):
-        assert json.loads((tmp_path / name).read_text()) == {"messages": messages}
-
-
-def test_a_line_that_is_no_text_is_refused_and_the_chat_goes_on(model_dir: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "gpt2kit", "chat", str(model_dir), "--temperature", "0"]
-    done = subprocess.run(command, input=b"caf\xe9\nHello!\n", cwd=tmp_path, capture_output=True, check=False)
-    assert done.returncode == 0
-    assert done.stdout == b"Good morning, my friend.\n"
-    assert b"warning: the message is not valid text (character 4); give it as UTF-8" in done.stderr
-
-
-def test_json_holds_the_conversation(model_dir: Path, tmp_path: Path) -> None:
-    done = gpt2kit("chat", model_dir, "--temperature", "0", "--json", said="Hello!\n", cwd=tmp_path)
-    assert json.loads(done.stdout)["messages"][1]["content"] == ANSWERS["Hello!"]
-    done = gpt2kit("chat", model_dir, "--temperature", "0", "--no_stream", said="Hello!\nGoodbye!\n", cwd=tmp_path)
-    assert done.stdout == "Good morning, my friend.\nCome back soon.\n"
-
-
-def test_a_file_to_save_to_that_is_there_is_refused_at_once(model_dir: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.jsonl").write_text("mine")
-    done = gpt2kit("chat", model_dir, "--save", "mine.jsonl", said="Hello!\n", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "--save mine.jsonl: is there already" in done.stderr
-    assert (tmp_path / "mine.jsonl").read_text() == "mine"
-
-
-@contextlib.contextmanager
-def terminal(*words: object, cwd: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The command in a terminal of its own, with Ctrl-C as a signal to it."""
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gpt2kit", *map(str, words)],
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        cwd=cwd,
-        start_new_session=True,
-        env=os.environ | {"TERM": "dumb"},
-    )
-    os.close(follower)
-    try:
-        yield process, leader
-    finally:
-        process.kill()
-        process.wait()
-        os.close(leader)
-
-
-def read_until(leader: int, words: str, *, seconds: float = 60) -> str:
-    """What the terminal shows until it shows these words."""
-    shown = ""
-    end = time.monotonic() + seconds
-    while words not in shown:
-        assert time.monotonic() < end, f"waited for {words!r}, and saw {shown!r}"
-        if select.select([leader], [], [], 0.2)[0]:
-            shown += os.read(leader, 4096).decode()
-    return shown
-
-
-def test_in_a_terminal_it_prompts_answers_and_leaves_by_ctrl_d(model_dir: Path, tmp_path: Path) -> None:
-    with terminal("chat", model_dir, "--temperature", "0", cwd=tmp_path) as (process, leader):
-        read_until(leader, "You: ")
-        os.write(leader, b"Hello!\n")
-        assert "Model: Good morning, my friend." in read_until(leader, "You: ")
-        os.write(leader, b"\x04")
-        assert process.wait(timeout=30) == 0
-
-
-def test_ctrl_c_stops_an_answer_and_at_the_prompt_the_chat(model_dir: Path, tmp_path: Path) -> None:
-    words = ("chat", model_dir, "--temperature", "90", "--top_p", "1", "--max_new_tokens", "60", "--seed", "1")
-    with terminal(*words, "--save", "talk.jsonl", cwd=tmp_path) as (process, leader):
-        read_until(leader, "You: ")
-        os.write(leader, b"Hello!\n")
-        read_until(leader, "You: ")
-        os.write(leader, b"Goodbye!\n")
-        read_until(leader, "Model: ")  # shown before the first of up to 48 tokens is written
-        process.send_signal(signal.SIGINT)
-        assert " ..." in read_until(leader, "You: ")
-        time.sleep(0.5)  # until it waits for a key: Python sees a signal just before that only after the next one
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
-    assert json.loads((tmp_path / "talk.jsonl").read_text())["messages"]
-
-
 def test_a_question_whose_answer_was_never_begun_is_replaced(model: LanguageModel) -> None:
     chat = Chat(model, greedy())
     chat.reply("What is your name?").close()
-    assert said(chat, "Hello!") == ANSWERS["Hello!"]
-    assert [message.content for message in chat.messages] == ["Hello!", ANSWERS["Hello!"]]
+    assert said(chat, "Hello!") == HELLO
+    assert [message.content for message in chat.messages] == ["Hello!", HELLO]
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, text: str, *, ends_with: type[BaseException] | None = None) -> None:
+    """Let the model write this text, character by character, and then be interrupted if `ends_with` says so."""
+
+    def pieces(plan: Plan) -> Generator[tuple[Writing, str]]:
+        writing = Writing(plan.jobs[0], plan.model.tokenizer, plan.ending)
+        for identifier in (identifier for character in text for identifier in plan.model.tokenizer.encode(character)):
+            yield writing, writing.push(identifier, -1.0)
+            if writing.finish_reason is not None:
+                return
+        if ends_with is not None:
+            raise ends_with
+        yield writing, writing.push(plan.model.tokenizer.end_of_text, -1.0)
+
+    monkeypatch.setattr("gpt2kit.generation.chat.pieces", pieces)
+
+
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [
+        (" Yes.\nUser: And you?", "Yes."),
+        (" Yes.\nAssistant: No.", "Yes."),
+        ("\nUser: Hello!", ""),
+        (" The User: of it\n\nis me.  \n", "The User: of it\n\nis me."),
+        ("  ", ""),
+    ],
+)
+def test_an_answer_ends_where_another_role_begins(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch, written: str, answer: str
+) -> None:
+    scripted(monkeypatch, written)
+    chat = Chat(model, greedy())
+    assert said(chat, "Well?") == answer
+    assert chat.messages == [Message("user", "Well?"), Message("assistant", answer)]
+
+
+def test_pieces_joined_are_the_message(model: LanguageModel) -> None:
+    chat = Chat(model, ChatSettings(temperature=5, top_p=1, max_new_tokens=20, seed=3))
+    for number in range(20):
+        assert said(chat, f"Hello {number}") == chat.messages[-1].content
+        assert len(chat.messages) == 2 * number + 2
+
+
+def test_an_interrupted_retry_keeps_the_old_answer_until_there_is_a_new_one(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = Chat(model, greedy())
+    said(chat, "Hello!")
+    scripted(monkeypatch, " ", ends_with=KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(chat.retry())
+    assert chat.messages == [Message("user", "Hello!"), Message("assistant", HELLO)]
+    with pytest.raises(KeyboardInterrupt):
+        said(chat, "Goodbye!")
+    assert len(chat.messages) == 2
+    scripted(monkeypatch, " Half of", ends_with=KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(chat.retry())
+    assert chat.messages == [Message("user", "Hello!"), Message("assistant", "Half of")]
+
+
+def test_the_next_turn_gives_up_an_answer_that_is_still_being_written(model: LanguageModel) -> None:
+    chat = Chat(model, greedy())
+    first = chat.reply("Hello!")
+    begun = next(first)
+    assert said(chat, "Goodbye!")
+    assert list(first) == []
+    assert [message.content for message in chat.messages[:3]] == ["Hello!", begun.strip(), "Goodbye!"]
+    second = chat.reply("Hello!")
+    next(second)
+    chat.reset()
+    del second
+    assert chat.messages == []
+
+
+def test_what_the_model_is_told_is_checked_and_stays(model: LanguageModel) -> None:
+    with pytest.raises(UsageError, match=r"the system message is not valid text \(character 2\)"):
+        Chat(model, greedy(system="a\udcff"))
+    chat = Chat(model, greedy(system="  "))
+    assert chat.system is None
+    chat.system = "Be kind. " * 30
+    with pytest.raises(UsageError, match=r"too long: it ends at token .* behind the system message"):
+        chat.reply("Hello!")
+    chat.system = "Be kind."
+    said(chat, "Hello!")
+    chat.reset()
+    assert chat.transcript == [Message("system", "Be kind.")]
+
+
+def test_half_of_the_context_at_least_is_read(model: LanguageModel) -> None:
+    chat = Chat(model, greedy(max_new_tokens=1000))
+    assert said(chat, "Hello!") == HELLO
+    with pytest.raises(UsageError, match="leaves room for 48 beside an answer of up to 48"):
+        chat.reply("Why? " * 20)
+
+
+def test_a_long_conversation_costs_no_more_than_a_short_one(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """400 turns took minutes once: every turn tried all beginnings of the conversation again."""
+    chat = Chat(model, greedy())
+    chat.messages = [Message("user", "Hello!"), Message("assistant", HELLO)] * 1000
+    lengths: list[int] = []
+
+    def counted(messages: list[Message], *rest: object, **named: object) -> object:
+        lengths.append(len(messages))
+        return render_chat(messages, *rest, **named)
+
+    monkeypatch.setattr("gpt2kit.generation.chat.render_chat", counted)
+    said(chat, "Goodbye!")
+    assert chat.num_forgotten > 1900
+    assert len(lengths) <= 10
+    assert max(lengths) <= 96
+
+
+def test_files_that_a_chat_cannot_be_saved_to(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = Chat(model, greedy())
+    said(chat, "Hello!")
+    (tmp_path / "file").write_text("mine")
+    for name, message in {
+        "talk.txt": r"a chat is kept as \.jsonl, not as \.txt",
+        "file/talk.jsonl": "lies in a file",
+        "1" * 300: "cannot be written: File name too long",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            chat.save(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert chat.save(tmp_path / "new" / "talk") == tmp_path / "new" / "talk.jsonl"
+
+    def full(path: Path, data: str) -> None:
+        raise DiskError(f"no space to write {path}")
+
+    monkeypatch.setattr("gpt2kit.generation.chat.write_atomically", full)
+    with pytest.raises(DiskError, match="no space"):
+        chat.save(tmp_path / "other.jsonl")
+    assert not (tmp_path / "other.jsonl").exists()
