@@ -26,7 +26,7 @@ from gpt2kit.model.folder import read_config
 from gpt2kit.tokens import PreparedData
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "transfer.md"
-SECONDS = 80  # of training steps; the validations take less than the rest of the two minutes
+SECONDS = 60  # of training steps; validations and the start of the program come on top
 TRIAL_STEPS = 12
 ROWS, CONTEXT = 8, 256
 FINE_TUNING = {"base": "nano"}
