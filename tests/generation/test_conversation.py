@@ -223,7 +223,7 @@ def test_the_next_turn_gives_up_an_answer_that_is_still_being_written(model: Lan
     second = chat.reply("Hello!")
     next(second)
     chat.reset()
-    del second
+    second.close()
     assert chat.messages == []
 
 
