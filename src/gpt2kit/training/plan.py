@@ -126,7 +126,7 @@ def default_learning_rate(settings: TrainSettings, *, parameters: int, from_scra
     """The peak learning rate: as set, else what suits the optimizer, the method and the size.
 
     From scratch 1e-3, or 5e-3 with Muon; for fine-tuning GPT-2 5e-5, or 3e-4 with LoRA. A smaller base model wants
-    more: in proportion, up to twenty times as much (measured on nano, see docs/lab-log.md).
+    more: in proportion, up to ten times as much (measured on nano, see docs/lab-log.md).
 
     Args:
         settings: the run's.
@@ -137,7 +137,7 @@ def default_learning_rate(settings: TrainSettings, *, parameters: int, from_scra
         return settings.learning_rate
     if from_scratch:
         return 5e-3 if settings.optimizer == "muon" else 1e-3
-    smaller = min(max(_GPT2_PARAMETERS / parameters, 1.0), 20.0)
+    smaller = min(max(_GPT2_PARAMETERS / parameters, 1.0), 10.0)
     return (3e-4 if settings.method == "lora" else 5e-5) * smaller
 
 
