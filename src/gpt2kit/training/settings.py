@@ -76,8 +76,8 @@ class TrainSettings(Settings):
         None,
         gt=0,
         le=1,
-        description="Peak learning rate; lower it if the loss jumps. Default: 5e-5 full and 3e-4 LoRA, up to ten times as "
-        "much for base models smaller than GPT-2; from scratch 1e-3, or 5e-3 with muon.",
+        description="Peak learning rate; lower it if the loss jumps. Default: 5e-5 full and 3e-4 LoRA, up to ten times "
+        "as much for base models smaller than GPT-2; from scratch 1e-3, or 5e-3 with muon.",
     )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="How the learning rate falls after the warm-up."
