@@ -125,8 +125,8 @@ def default_context(settings: TrainSettings, config: GPT2Config, device: torch.d
 def default_learning_rate(settings: TrainSettings, *, parameters: int, from_scratch: bool) -> float:
     """The peak learning rate: as set, else what suits the optimizer, the method and the size.
 
-    From scratch 1e-3, or 5e-3 with Muon; for fine-tuning GPT-2 5e-5, or 3e-4 with LoRA. A smaller base model wants
-    more: in proportion, up to ten times as much (measured on nano, see docs/lab-log.md).
+    From scratch 1e-3, or 5e-3 with Muon; for fine-tuning GPT-2 5e-5, or 3e-4 with LoRA or Muon. A smaller base model
+    wants more: in proportion, up to ten times as much (measured on nano, see docs/lab-log.md).
 
     Args:
         settings: the run's.
@@ -138,7 +138,7 @@ def default_learning_rate(settings: TrainSettings, *, parameters: int, from_scra
     if from_scratch:
         return 5e-3 if settings.optimizer == "muon" else 1e-3
     smaller = min(max(_GPT2_PARAMETERS / parameters, 1.0), 10.0)
-    return (3e-4 if settings.method == "lora" else 5e-5) * smaller
+    return (3e-4 if settings.method == "lora" or settings.optimizer == "muon" else 5e-5) * smaller
 
 
 def default_batch_size(

@@ -70,14 +70,14 @@ class TrainSettings(Settings):
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw",
         description="adamw; muon: Muon for the matrices of the blocks, AdamW for the rest, which learns more from the "
-        "same text when a model starts from scratch.",
+        "same text when a model starts from scratch or from a small base.",
     )
     learning_rate: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="Peak learning rate; lower it if the loss jumps. Default: 5e-5 full and 3e-4 LoRA, up to ten times "
-        "as much for base models smaller than GPT-2; from scratch 1e-3, or 5e-3 with muon.",
+        description="Peak learning rate; lower it if the loss jumps. Default: 5e-5, or 3e-4 with LoRA or "
+        "muon, up to ten times as much for base models smaller than GPT-2; from scratch 1e-3, or 5e-3 with muon.",
     )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="How the learning rate falls after the warm-up."
