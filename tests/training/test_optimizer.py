@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from gpt2kit.errors import ModelError
 from gpt2kit.model import GPT2, GPT2Config
 from gpt2kit.training.optimizer import Muon, Optimizers, orthogonalised
+from gpt2kit.training.settings import OptimizerKind
 
 
 def tiny_model(seed: int = 0) -> GPT2:
@@ -15,8 +16,8 @@ def tiny_model(seed: int = 0) -> GPT2:
     return model.eval()  # without dropout
 
 
-def tiny_optimizers(model: GPT2, *, muon: bool = False, weight_decay: float = 0.1) -> Optimizers:
-    return Optimizers(model, betas=(0.9, 0.99), weight_decay=weight_decay, muon=muon)
+def tiny_optimizers(model: GPT2, kind: OptimizerKind = "adamw", *, weight_decay: float = 0.1) -> Optimizers:
+    return Optimizers(model, betas=(0.9, 0.99), weight_decay=weight_decay, kind=kind)
 
 
 def take_steps(model: GPT2, optimizers: Optimizers, number: int) -> None:
@@ -36,37 +37,37 @@ def steps_without_gradient(model: GPT2, optimizers: Optimizers) -> dict[str, Ten
     return {name: parameter.detach() - before[name] for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize("muon", [False, True])
-def test_matrices_decay_and_vectors_do_not(muon: bool) -> None:
+@pytest.mark.parametrize("kind", ["adamw", "muon", "adafactor"])
+def test_matrices_decay_and_vectors_do_not(kind: OptimizerKind) -> None:
     model = tiny_model()
     for parameter in model.parameters():
         nn.init.constant_(parameter, 2.0)
-    changes = steps_without_gradient(model, tiny_optimizers(model, muon=muon, weight_decay=0.3))
+    changes = steps_without_gradient(model, tiny_optimizers(model, kind, weight_decay=0.3))
     for name, parameter in model.named_parameters():
         expected = -2.0 * 0.1 * 0.3 if parameter.dim() == 2 else 0.0
         torch.testing.assert_close(changes[name], torch.full_like(parameter, expected), msg=name)
 
 
-@pytest.mark.parametrize("muon", [False, True])
-def test_frozen_parameters_stay(muon: bool) -> None:
+@pytest.mark.parametrize("kind", ["adamw", "muon", "adafactor"])
+def test_frozen_parameters_stay(kind: OptimizerKind) -> None:
     model = tiny_model()
     model.transformer.wte.requires_grad_(False)
     model.transformer.h[0].mlp.c_fc.weight.requires_grad_(False)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    take_steps(model, tiny_optimizers(model, muon=muon), 1)
+    take_steps(model, tiny_optimizers(model, kind), 1)
     unchanged = {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}
     assert unchanged == {"transformer.wte.weight", "transformer.h.0.mlp.c_fc.weight"}
 
 
-@pytest.mark.parametrize("muon", [False, True])
-def test_a_restored_optimizer_goes_on_bit_for_bit(muon: bool) -> None:
+@pytest.mark.parametrize("kind", ["adamw", "muon", "adafactor"])
+def test_a_restored_optimizer_goes_on_bit_for_bit(kind: OptimizerKind) -> None:
     model = tiny_model()
-    optimizers = tiny_optimizers(model, muon=muon)
+    optimizers = tiny_optimizers(model, kind)
     take_steps(model, optimizers, 3)
     saved = {name: tensor.clone() for name, tensor in optimizers.tensors().items()}
     other = tiny_model(1)
     other.load_state_dict(model.state_dict())
-    restored = tiny_optimizers(other, muon=muon)
+    restored = tiny_optimizers(other, kind)
     restored.restore(saved)
     take_steps(model, optimizers, 2)
     take_steps(other, restored, 2)
@@ -75,16 +76,17 @@ def test_a_restored_optimizer_goes_on_bit_for_bit(muon: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("muon", "missing"),
+    ("kind", "missing"),
     [
-        (False, "transformer.wpe.weight/step"),
-        (False, "transformer.wpe.weight/exp_avg_sq"),
-        (True, "transformer.h.0.attn.c_attn.weight/momentum"),
+        ("adamw", "transformer.wpe.weight/step"),
+        ("adamw", "transformer.wpe.weight/exp_avg_sq"),
+        ("muon", "transformer.h.0.attn.c_attn.weight/momentum"),
+        ("adafactor", "transformer.wpe.weight/row_var"),
     ],
 )
-def test_a_missing_moment_is_named(muon: bool, missing: str) -> None:
+def test_a_missing_moment_is_named(kind: OptimizerKind, missing: str) -> None:
     model = tiny_model()
-    optimizers = tiny_optimizers(model, muon=muon)
+    optimizers = tiny_optimizers(model, kind)
     take_steps(model, optimizers, 1)
     saved = optimizers.tensors()
     saved.pop(missing)
@@ -94,7 +96,7 @@ def test_a_missing_moment_is_named(muon: bool, missing: str) -> None:
 
 def test_muon_has_the_blocks_matrices_and_adamw_the_rest() -> None:
     model = tiny_model()
-    optimizers = tiny_optimizers(model, muon=True)
+    optimizers = tiny_optimizers(model, "muon")
     take_steps(model, optimizers, 1)
     by_muon = {name.removesuffix("/momentum") for name in optimizers.tensors() if name.endswith("/momentum")}
     block = "transformer.h.0."

@@ -80,7 +80,7 @@ class Trainer:
             model,
             betas=(run.settings.adam_beta1, run.settings.adam_beta2),
             weight_decay=run.settings.weight_decay,
-            muon=run.settings.optimizer == "muon",
+            kind=run.settings.optimizer,
             dtype=getattr(torch, run.plan.dtype),
         )
         self.steps = StepRunner(

@@ -1,4 +1,4 @@
-"""The optimizers of a run: AdamW, or Muon for the blocks' matrices beside it; their state as named tensors."""
+"""The optimizers of a run: AdamW, Adafactor, or Muon for the blocks' matrices beside AdamW; their state by name."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2kit.errors import ModelError
+from gpt2kit.training.settings import OptimizerKind
 
 _ATTENTION = "c_attn.weight"
 # Muon's quintic (Jordan et al. 2024): five rounds bring singular values from 0.01 up to between about 0.7 and 1.2.
@@ -95,7 +96,9 @@ class Optimizers:
         model: its parameters with `requires_grad` are trained; a tied weight counts once.
         betas: AdamW's memories of the two moments (Loshchilov & Hutter 2019).
         weight_decay: decoupled decay of embeddings and matrices; biases and norms (vectors) do not decay.
-        muon: train the blocks' matrices by Muon, and only the rest by AdamW.
+        kind: "adamw"; "muon", which trains the blocks' matrices by Muon and only the rest by AdamW; or "adafactor",
+            which keeps of AdamW's second moments only the means of rows and columns, and no first ones (Shazeer & Stern
+            2018), so that its state takes next to no memory.
         dtype: what the run multiplies matrices in. Muon does so too, but in float32 where it is float16, whose range
             its polynomial leaves.
     """
@@ -106,20 +109,21 @@ class Optimizers:
         *,
         betas: tuple[float, float],
         weight_decay: float,
-        muon: bool = False,
+        kind: OptimizerKind = "adamw",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self._named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-        matrices = [(name, parameter) for name, parameter in self._named if muon and _is_block_matrix(name, parameter)]
+        matrices = [(name, parameter) for name, parameter in self._named if kind == "muon" and _is_block_matrix(name, parameter)]
         by_muon = {parameter for _, parameter in matrices}
         others = [parameter for _, parameter in self._named if parameter not in by_muon]
         groups = [
             {"params": [p for p in others if p.dim() >= 2], "weight_decay": weight_decay},
             {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
         ]
+        groups = [group for group in groups if group["params"]]
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in others)
         self._all: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW([group for group in groups if group["params"]], betas=betas, fused=fused)
+            torch.optim.Adafactor(groups) if kind == "adafactor" else torch.optim.AdamW(groups, betas=betas, fused=fused)
         ]
         if matrices:
             attention = [parameter for name, parameter in matrices if name.endswith(_ATTENTION)]
@@ -157,10 +161,18 @@ class Optimizers:
             if not tensors:
                 continue
             trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-            keys = ("momentum",) if isinstance(optimizer, Muon) else ("step", "exp_avg", "exp_avg_sq")
             for name, parameter in self._named:
                 if parameter in trained:
+                    keys = _state_keys(optimizer, parameter)
                     optimizer.state[parameter] = _restored(name, parameter, keys, tensors)
+
+
+def _state_keys(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> tuple[str, ...]:
+    if isinstance(optimizer, Muon):
+        return ("momentum",)
+    if isinstance(optimizer, torch.optim.Adafactor):
+        return ("step", "row_var", "col_var") if parameter.dim() >= 2 else ("step", "variance")
+    return ("step", "exp_avg", "exp_avg_sq")
 
 
 def _restored(name: str, parameter: nn.Parameter, keys: Sequence[str], tensors: dict[str, Tensor]) -> dict[str, Tensor]:

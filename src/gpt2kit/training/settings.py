@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from gpt2kit.config import Settings
 from gpt2kit.runtime import Precision
 
+OptimizerKind = Literal["adamw", "muon", "adafactor"]
 SHAPE_FIELDS = ("n_layer", "n_head", "n_embd")
 LORA_FIELDS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
 # Settings that say how a run is carried out or shown, not what it computes: they may differ when it is resumed.
@@ -67,9 +68,10 @@ class TrainSettings(Settings):
         "run_on: documents follow each other in a row, as GPT-2 itself was trained.",
     )
 
-    optimizer: Literal["adamw", "muon"] = Field(
+    optimizer: OptimizerKind = Field(
         "adamw",
-        description="adamw; muon: Muon for the matrices of the blocks, AdamW for the rest, which learns more from the "
+        description="adamw; adafactor: in place of AdamW's two moments of every weight it keeps the means of rows and "
+        "columns, which take next to no memory; muon: Muon for the matrices of the blocks, AdamW for the rest, which learns more from the "
         "same text when a model starts from scratch or from a small base.",
     )
     learning_rate: float | None = Field(

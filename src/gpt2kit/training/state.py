@@ -2,7 +2,7 @@
 
     training/checkpoints/step-00000120/
         config.json, model.safetensors, tokenizer files     a model folder (or an adapter) like any other
-        optimizer.safetensors                               AdamW's moments and step counts
+        optimizer.safetensors                               the optimizer's moments and step counts
         state.json                                          position, history, and the SHA-256 of every file
 
 A kill at any moment leaves either no new checkpoint or a whole one. Nothing random is saved: order and dropout are
