@@ -120,6 +120,7 @@ def run(*, task: str = "story", root: Path = Path()) -> DemoResult:
             model_output_dir=root / chosen.model_dir,
             context=_CONTEXT,
             epochs=chosen.epochs,
+            optimizer=chosen.optimizer,
         )
     )
     if training.status == "interrupted":

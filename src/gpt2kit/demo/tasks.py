@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt2kit.training.settings import OptimizerKind
+
 
 @dataclass(frozen=True)
 class Task:
@@ -17,6 +19,7 @@ class Task:
         results: where texts, measurements and the picture go.
         prompts: what texts are asked for.
         epochs: times through the sample text; a minute or two on two cores.
+        optimizer: of the training. Muon for what is far from the prose that nano knows (docs/lab-log.md).
         max_new_tokens: of each text, at most.
         try_next: commands to go on with.
         nsamples: texts for each prompt.
@@ -34,6 +37,7 @@ class Task:
     epochs: float
     max_new_tokens: int
     try_next: tuple[str, ...]
+    optimizer: OptimizerKind = "adamw"
     nsamples: int = 1
     keeps_lines: bool = False
     chat: bool = False
@@ -47,7 +51,7 @@ TASKS = {
         data_dir=Path("data/processed"),
         model_dir=Path("models/gpt2_fine_tuned"),
         results=Path("results"),
-        prompts=("Once upon a time there was a king",),
+        prompts=("Once upon a time there was a little girl who lived in the forest",),
         nsamples=4,
         epochs=3,
         max_new_tokens=180,
@@ -66,7 +70,7 @@ TASKS = {
         results=Path("results/demo_poem"),
         prompts=("The Sea\n\n", "The Moon\n\n", "The Old Man of the Sea\n\n"),
         nsamples=2,
-        epochs=6,
+        epochs=3,
         max_new_tokens=120,
         keeps_lines=True,
         try_next=("gpt2kit generate --model_dir models/demo_poem --prompt $'The Little Bird\\n\\n'",),
@@ -85,7 +89,8 @@ TASKS = {
             "When are you open?",
             "I feel a little sad today.",
         ),
-        epochs=4,
+        epochs=2,
+        optimizer="muon",
         max_new_tokens=80,
         chat=True,
         try_next=("gpt2kit chat models/demo_chat",),
@@ -102,7 +107,7 @@ TASKS = {
             "Product: Woollen blanket\nFeatures: soft lambswool, blue checks, fringed edges\nDescription:\n",
             "Product: Honey jar\nFeatures: thick glass, wooden dipper, tight lid\nDescription:\n",
         ),
-        epochs=10,
+        epochs=4,
         max_new_tokens=100,
         keeps_lines=True,
         try_next=("gpt2kit generate --model_dir models/demo_product --prompts_file my_products.txt --nsamples 3",),
