@@ -113,7 +113,9 @@ class Optimizers:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self._named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-        matrices = [(name, parameter) for name, parameter in self._named if kind == "muon" and _is_block_matrix(name, parameter)]
+        matrices = [
+            (name, parameter) for name, parameter in self._named if kind == "muon" and _is_block_matrix(name, parameter)
+        ]
         by_muon = {parameter for _, parameter in matrices}
         others = [parameter for _, parameter in self._named if parameter not in by_muon]
         groups = [
@@ -123,7 +125,9 @@ class Optimizers:
         groups = [group for group in groups if group["params"]]
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in others)
         self._all: list[torch.optim.Optimizer] = [
-            torch.optim.Adafactor(groups) if kind == "adafactor" else torch.optim.AdamW(groups, betas=betas, fused=fused)
+            torch.optim.Adafactor(groups)
+            if kind == "adafactor"
+            else torch.optim.AdamW(groups, betas=betas, fused=fused)
         ]
         if matrices:
             attention = [parameter for name, parameter in matrices if name.endswith(_ATTENTION)]

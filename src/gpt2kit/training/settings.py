@@ -70,9 +70,9 @@ class TrainSettings(Settings):
 
     optimizer: OptimizerKind = Field(
         "adamw",
-        description="adamw; adafactor: in place of AdamW's two moments of every weight it keeps the means of rows and "
-        "columns, which take next to no memory; muon: Muon for the matrices of the blocks, AdamW for the rest, which learns more from the "
-        "same text when a model starts from scratch or from a small base.",
+        description="adamw; adafactor: instead of two moments of every weight it keeps means of rows and columns, "
+        "which takes next to no memory; muon: Muon for the matrices of the blocks, AdamW for the rest, which learns "
+        "more from the same text when a model starts from scratch or from a small base.",
     )
     learning_rate: float | None = Field(
         None,
