@@ -46,22 +46,25 @@ def test_lora_trains_little(fine_tuning: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "method", "expected"),
+    ("parameters", "asked", "expected"),
     [
-        (1_557_611_200, "full", 5e-5),
-        (124_439_808, "full", 5e-5),
-        (124_439_808, "lora", 3e-4),
-        (81_912_576, "full", 7.6e-5),
-        (1_000_000, "full", 5e-4),
+        (1_557_611_200, {}, 5e-5),
+        (124_439_808, {}, 5e-5),
+        (124_439_808, {"method": "lora"}, 3e-4),
+        (124_439_808, {"optimizer": "muon"}, 3e-4),
+        (81_912_576, {}, 7.6e-5),
+        (1_000_000, {}, 5e-4),
+        (1_000_000, {"optimizer": "adafactor"}, 4e-3),
     ],
 )
-def test_a_small_base_model_learns_faster(parameters: int, method: str, expected: float) -> None:
-    asked = TrainSettings.model_validate({"method": method})
-    assert default_learning_rate(asked, parameters=parameters, from_scratch=False) == pytest.approx(expected, rel=0.01)
+def test_a_small_base_model_learns_faster(parameters: int, asked: dict[str, str], expected: float) -> None:
+    settings = TrainSettings.model_validate(asked)
+    rate = default_learning_rate(settings, parameters=parameters, from_scratch=False)
+    assert rate == pytest.approx(expected, rel=0.01)
 
 
 def test_from_scratch_the_rate_goes_by_the_optimizer() -> None:
-    for optimizer, expected in (("adamw", 1e-3), ("muon", 5e-3)):
+    for optimizer, expected in (("adamw", 1e-3), ("muon", 5e-3), ("adafactor", 8e-3)):
         asked = TrainSettings.model_validate({"optimizer": optimizer, "from_scratch": True})
         assert default_learning_rate(asked, parameters=10, from_scratch=True) == expected
     assert default_learning_rate(TrainSettings(learning_rate=0.5), parameters=10, from_scratch=False) == 0.5
@@ -82,6 +85,13 @@ def test_memory_grows_with_rows_and_shrinks_with_checkpointing() -> None:
     assert memory(1) < memory(2) < memory(2, dropout=0.1)
     assert memory(8, gradient_checkpointing=True) < memory(8) / 2
     assert memory(1) > 16 * 124_439_808
+
+
+def test_a_factored_optimizer_needs_no_memory_for_moments(settings: Make) -> None:
+    plans = [train(settings(optimizer=kind, dry_run=True)).plan for kind in ("adamw", "muon", "adafactor")]
+    whole, partly, none = (plan.memory_bytes for plan in plans)
+    assert whole - none == 8 * plans[0].trainable_parameters
+    assert none < partly < whole
 
 
 def test_kinds_of_memory_running_out() -> None:

@@ -9,7 +9,10 @@ import torch
 
 from gpt2kit.model.gpt2 import GPT2Config
 from gpt2kit.model.loss import CHUNK_TOKENS
+from gpt2kit.training.settings import OptimizerKind
 
+# Floats of optimizer state for a weight that is trained; Muon keeps one for the blocks' matrices and two for the rest.
+MOMENTS: dict[OptimizerKind, float] = {"adamw": 2.0, "muon": 1.3, "adafactor": 0.0}
 _BYTES = 4  # of a float32
 _PROCESS_BYTES = 350_000_000  # Python, torch and its libraries, resident
 # Shares of the matrix rate that the plain loop reached where it was measured (see docs/numerics.md).
@@ -26,12 +29,14 @@ def training_memory_bytes(
     context: int,
     dropout: float,
     gradient_checkpointing: bool,
+    moments: float = 2.0,
 ) -> int:
     """Estimated peak memory of a training step with fp32 weights, in bytes.
 
-    4P weights + 4P_t gradients + 8P_t moments; of the head, two chunks of logits and the gradient of its weight; and
-    of every token and layer about 9D + 2F floats kept for the backward pass, with H·T·3 more when attention drops out
-    (which the fused CPU kernel does not do). With gradient checkpointing a token keeps D floats a layer.
+    4P weights + 4P_t gradients + 4P_t for each of the optimizer's `moments` (AdamW has two); of the head, two chunks of
+    logits and the gradient of its weight; and of every token and layer about 9D + 2F floats kept for the backward pass,
+    with H·T·3 more when attention drops out (which the fused CPU kernel does not do). With gradient checkpointing a
+    token keeps D floats a layer.
     """
     tokens = rows * context
     D, F = config.n_embd, config.inner_width
@@ -40,7 +45,8 @@ def training_memory_bytes(
     head = 2 * min(CHUNK_TOKENS, tokens) * config.vocab_size
     if trainable == parameters:
         head += 2 * config.vocab_size * D
-    return _PROCESS_BYTES + _BYTES * (parameters + 3 * trainable + head + tokens * kept + 4 * tokens * D)
+    weights = parameters + round((1 + moments) * trainable)
+    return _PROCESS_BYTES + _BYTES * (weights + head + tokens * kept + 4 * tokens * D)
 
 
 def training_flops_per_token(config: GPT2Config, *, context: int, trainable_share: float) -> float:

@@ -14,16 +14,20 @@ from gpt2kit.errors import DataError, UsageError
 from gpt2kit.model.gpt2 import GPT2, GPT2Config
 from gpt2kit.runtime import available_memory_bytes, select_dtype
 from gpt2kit.tokens import PackedBatches, PreparedData, TokenStore
-from gpt2kit.training.memory import matrix_rate, step_seconds, training_memory_bytes
-from gpt2kit.training.settings import TrainSettings
+from gpt2kit.training.memory import MOMENTS, matrix_rate, step_seconds, training_memory_bytes
+from gpt2kit.training.settings import OptimizerKind, TrainSettings
 
 # Up to about four times round, text read again teaches nearly as much as fresh text (Muennighoff et al. 2023).
 _SCRATCH_EPOCHS = 4.0
 _FINE_TUNING_EPOCHS = 3.0
 _BATCH_ROWS, _STEPS = 8, 500
+_SCRATCH_RATES: dict[OptimizerKind, float] = {"adamw": 1e-3, "muon": 5e-3, "adafactor": 8e-3}
+_FINE_TUNING_RATES: dict[OptimizerKind, float] = {"adamw": 5e-5, "muon": 3e-4, "adafactor": 4e-4}  # of GPT-2
+_LORA_RATE = 3e-4
 _GPT2_PARAMETERS = 124_439_808
 _CPU_CONTEXT = 512
-_CPU_MICRO_BATCH_TOKENS = 4096
+_CPU_MICRO_BATCH_TOKENS = (512, 4096)
+_CPU_ACTIVATION_BYTES = 256_000_000
 _VALIDATIONS = 10
 _VALIDATION_SHARE = 0.15  # of the training tokens: a forward pass is a third of a step, so about 5% of the time
 _VALIDATION_TOKENS = (2048, 131_072)
@@ -125,8 +129,9 @@ def default_context(settings: TrainSettings, config: GPT2Config, device: torch.d
 def default_learning_rate(settings: TrainSettings, *, parameters: int, from_scratch: bool) -> float:
     """The peak learning rate: as set, else what suits the optimizer, the method and the size.
 
-    From scratch 1e-3, or 5e-3 with Muon; for fine-tuning GPT-2 5e-5, or 3e-4 with LoRA or Muon. A smaller base model
-    wants more: in proportion, up to ten times as much (measured on nano, see docs/lab-log.md).
+    For fine-tuning GPT-2 5e-5, or 3e-4 with LoRA or Muon, or 4e-4 with Adafactor, whose steps are shares of the
+    weights' own size. A smaller base model wants more: in proportion, up to ten times as much (measured on nano, see
+    docs/lab-log.md). From scratch 1e-3, with Muon 5e-3, with Adafactor 8e-3.
 
     Args:
         settings: the run's.
@@ -136,9 +141,9 @@ def default_learning_rate(settings: TrainSettings, *, parameters: int, from_scra
     if settings.learning_rate is not None:
         return settings.learning_rate
     if from_scratch:
-        return 5e-3 if settings.optimizer == "muon" else 1e-3
-    smaller = min(max(_GPT2_PARAMETERS / parameters, 1.0), 10.0)
-    return (3e-4 if settings.method == "lora" or settings.optimizer == "muon" else 5e-5) * smaller
+        return _SCRATCH_RATES[settings.optimizer]
+    rate = _LORA_RATE if settings.method == "lora" else _FINE_TUNING_RATES[settings.optimizer]
+    return rate * min(max(_GPT2_PARAMETERS / parameters, 1.0), 10.0)
 
 
 def default_batch_size(
@@ -223,6 +228,7 @@ def make_plan(
         context=context,
         dropout=model.config.attn_pdrop if device.type == "cpu" else 0.0,
         gradient_checkpointing=settings.gradient_checkpointing,
+        moments=MOMENTS[settings.optimizer],
     )
     rows, available = math.ceil(batches.batch_size / processes), available_memory_bytes(device)
     micro = settings.micro_batch_size or _fitting_rows(
@@ -296,13 +302,22 @@ def _validation_size(
 
 
 def _fitting_rows(limit: int, memory: Callable[..., int], *, context: int, available: int, device: torch.device) -> int:
-    """The largest power of two of rows that fits in memory, and on a CPU in about 4,096 tokens (more is no faster)."""
+    """The largest power of two of rows that fits in memory.
+
+    On a CPU more tokens at a time are hardly faster: there 512, and up to 4,096 while what is kept of them for the
+    backward pass is small (GPT-2 at 512: 3.1 GB instead of 3.6, and 2% slower).
+    """
     rows = 1
     while rows * 2 <= limit and memory(rows=rows * 2) <= _MEMORY_SHARE * available:
-        if device.type == "cpu" and rows * 2 * context > _CPU_MICRO_BATCH_TOKENS:
+        if device.type == "cpu" and not _suits_a_cpu(rows * 2 * context, memory(rows=rows * 2) - memory(rows=0)):
             break
         rows *= 2
     return rows
+
+
+def _suits_a_cpu(tokens: int, activation_bytes: int) -> bool:
+    few, many = _CPU_MICRO_BATCH_TOKENS
+    return tokens <= few or (tokens <= many and activation_bytes <= _CPU_ACTIVATION_BYTES)
 
 
 def _millions(count: int) -> str:

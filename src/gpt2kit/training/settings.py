@@ -78,8 +78,9 @@ class TrainSettings(Settings):
         None,
         gt=0,
         le=1,
-        description="Peak learning rate; lower it if the loss jumps. Default: 5e-5, or 3e-4 with LoRA or "
-        "muon, up to ten times as much for base models smaller than GPT-2; from scratch 1e-3, or 5e-3 with muon.",
+        description="Peak learning rate; lower it if the loss jumps. Default: 5e-5, with LoRA or muon 3e-4, with "
+        "adafactor 4e-4, up to ten times as much for base models smaller than GPT-2; from scratch 1e-3, with muon "
+        "5e-3, with adafactor 8e-3.",
     )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="How the learning rate falls after the warm-up."
@@ -157,8 +158,10 @@ class TrainSettings(Settings):
             raise ValueError("--epochs and --max_steps exclude each other: give one")
         if self.from_scratch and self.method == "lora":
             raise ValueError("--method lora needs a base model; from scratch, train in full")
-        if self.optimizer == "muon" and self.method == "lora":
-            raise ValueError("--optimizer muon is for whole matrices; an adapter of --method lora is trained by adamw")
+        if self.optimizer != "adamw" and self.method == "lora":
+            raise ValueError(
+                f"--optimizer {self.optimizer} is for whole matrices; an adapter of --method lora is trained by adamw"
+            )
         rows, micro = self.batch_size, self.micro_batch_size
         if rows is not None and micro is not None and micro > rows:
             raise ValueError(f"--micro_batch_size {micro} is more than --batch_size {rows}")
