@@ -1,0 +1,151 @@
+"""What the benchmark programs have in common: options, the run itself, results on the disk."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.core.machine import origin
+from benchmarks.core.places import RESULTS, WORK
+from benchmarks.core.process import Outcome, run_contestant
+from benchmarks.core.rounds import Contestant, Record, measure_in_turn, say
+
+LIMITS = Contestant("machine limits", "limits", packages=("torch", "numpy"))
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a benchmark is run.
+
+    Attributes:
+        rounds: how often each contestant is measured.
+        quick: a trial: as little as shows that everything works; the committed results stay as they are.
+        only: contestants whose names hold one of these words; all when empty.
+        threads: threads each contestant may compute with.
+    """
+
+    rounds: int
+    quick: bool
+    only: tuple[str, ...]
+    threads: int
+
+    def chooses(self, contestant: Contestant) -> bool:
+        """Whether a contestant takes part."""
+        return not self.only or any(word.lower() in contestant.name.lower() for word in self.only)
+
+
+Results = dict[str, Any]
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The options that all programs have."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--rounds", type=int, default=None, help="rounds (5; 1 in quick mode)")
+    made.add_argument("--quick", action="store_true", help="a trial; its results do not replace the committed ones")
+    made.add_argument("--only", default="", help="contestants whose names hold one of these words, parted by commas")
+    made.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of a contestant (all cores)")
+    made.add_argument("--list", action="store_true", help="show the contestants and stop")
+    return made
+
+
+def options(arguments: argparse.Namespace) -> Options:
+    """The common options out of what was given."""
+    rounds = arguments.rounds or (1 if arguments.quick else 5)
+    words = tuple(word.strip() for word in arguments.only.split(",") if word.strip())
+    return Options(rounds=rounds, quick=arguments.quick, only=words, threads=arguments.threads)
+
+
+def choose(contestants: Sequence[Contestant], arguments: argparse.Namespace) -> list[Contestant]:
+    """Who takes part; with `--list` they are shown and the program ends.
+
+    Raises:
+        SystemExit: they were only to be shown, or nobody has such a name.
+    """
+    chosen = [one for one in contestants if options(arguments).chooses(one)]
+    if arguments.list or not chosen:
+        print("\n".join(one.name for one in contestants))
+        sys.exit(0 if arguments.list else f"--only {arguments.only}: nobody is called so")
+    return chosen
+
+
+def run_benchmark(
+    name: str,
+    contestants: Sequence[Contestant],
+    chosen: Options,
+    *,
+    common: dict[str, Any],
+    settings: dict[str, Any],
+    measure: Callable[[Contestant, int], Outcome] | None = None,
+) -> Results:
+    """Measure the machine's limits and the contestants in turn.
+
+    Args:
+        name: of the benchmark; logs and results are called so.
+        contestants: who takes part.
+        chosen: how.
+        common: what every contestant is told.
+        settings: what is recorded with the results.
+        measure: runs one contestant in a round; by default its module, told `common` and its own arguments.
+    """
+    logs = WORK / "logs" / name
+
+    def run(one: Contestant, number: int) -> Outcome:
+        if measure is not None and one is not LIMITS:
+            return measure(one, number)
+        return run_contestant(
+            one.module,
+            common | dict(one.arguments) | {"threads": chosen.threads, "round": number},
+            log=logs / f"{slug(one.name)}-{number + 1}.log",
+            threads=chosen.threads,
+            timeout_seconds=one.timeout_seconds,
+        )
+
+    packages = {"gpt2kit", *LIMITS.packages, *(package for one in contestants for package in one.packages)}
+    results = origin(settings | asdict(chosen), packages)
+
+    def gather(records: dict[str, Record]) -> None:
+        by_name = {one.name: one for one in contestants}
+        results["limits"] = records[LIMITS.name].rounds
+        results["limits_reason"] = records[LIMITS.name].reason
+        results["contestants"] = {
+            key: asdict(record) | {"ours": by_name[key].ours} for key, record in records.items() if key != LIMITS.name
+        }
+        write_results(WORK / "unfinished" / f"{name}.json", results)
+
+    gather(measure_in_turn([LIMITS, *contestants], chosen.rounds, run, progress=gather))
+    return results
+
+
+def keep(name: str, results: Results, *, quick: bool) -> Path:
+    """Write the results where they belong: a trial's beside the work, others among the committed ones."""
+    path = (WORK / "quick" if quick else RESULTS) / f"{name}.json"
+    write_results(path, results)
+    say(f"written: {path}")
+    return path
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Write results as JSON that a person can read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_results(name: str, *, folder: Path = RESULTS) -> Results | None:
+    """The results of a benchmark, or None where it has not been run."""
+    path = folder / f"{name}.json"
+    values: Results | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return values
+
+
+def records_of(results: Results) -> dict[str, Record]:
+    """The contestants' records, in their order."""
+    return {name: Record(values["rounds"], values["reason"]) for name, values in results["contestants"].items()}
+
+
+def slug(name: str) -> str:
+    """A name as a file's name."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
