@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.core.child import Arguments, contestant
 from benchmarks.core.places import ROOT, WORK
@@ -133,6 +133,7 @@ def random_gpt2(folder: Path, *, shape: str, projection_scale: float = 1.0) -> N
     model = GPT2(GPT2Config(vocab_size=_VOCABULARY, n_positions=1024, n_layer=layers, n_head=heads, n_embd=width))
     model.initialise(torch.Generator().manual_seed(_SEED))
     with torch.no_grad():
+        block: Any
         for block in model.transformer.h:
             block.attn.c_proj.weight.mul_(projection_scale)
             block.mlp.c_proj.weight.mul_(projection_scale)
@@ -255,11 +256,16 @@ def quality_data() -> None:
     source = home / "finetune" / "tinyshakespeare.txt"
     data = gpt2kit.prepare(gpt2kit.PrepareSettings(input=source, data_dir=QUALITY_DATA, base="nano"))
     ids = {
-        f"{split}_N": TokenStore.open(QUALITY_DATA / "tokens" / split).ids_N.astype(np.int64)
+        split: TokenStore.open(QUALITY_DATA / "tokens" / split).ids_N.astype(np.int64)
         for split in ("train", "validation")
     }
     with _whole(QUALITY_TOKENS) as beside, beside.open("wb") as file:
-        np.savez(file, end_of_text=data.tokenizer.end_of_text, **ids)
+        np.savez(
+            file,
+            end_of_text=data.tokenizer.end_of_text,
+            train_N=ids["train"],
+            validation_N=ids["validation"],
+        )
 
 
 def texts(*, mebibytes: int) -> None:

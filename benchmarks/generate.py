@@ -27,8 +27,8 @@ _QUICK_SIZES = _SIZES | {"repeats": 2, "batch_tokens": 16, "samples": 64, "sampl
 
 def _ours(name: str, weights_bytes: float, *, engine: str | None = None, weights: str | None = None) -> Contestant:
     """gpt2kit with an engine and with weights; None leaves a setting at its default."""
-    load = {key: value for key, value in (("engine", engine), ("weights", weights)) if value is not None}
-    arguments = {"load": load, "settings": {}, "weight_bytes": weights_bytes}
+    choice = {key: value for key, value in (("engine", engine), ("weights", weights)) if value is not None}
+    arguments = {"choice": choice, "weight_bytes": weights_bytes}
     return Contestant(f"gpt2kit, {name}", "generate_gpt2kit", arguments, packages=("torch",), ours=True)
 
 
@@ -97,7 +97,7 @@ def main() -> None:
             return rates
         cold_log = log.with_name(f"cold-{log.name}")
         if one.ours:
-            cold = from_the_shell(dict(one.arguments["load"]), sizes["tokens"], log=cold_log, threads=chosen.threads)
+            cold = from_the_shell(rates.values.pop("flags"), sizes["tokens"], log=cold_log, threads=chosen.threads)
         else:
             cold = run_contestant(one.module, told | {"task": "cold"}, log=cold_log, **how)
         if cold.reason is not None:
@@ -113,7 +113,7 @@ def main() -> None:
     pages.show(NAME, results, write=not chosen.quick)
 
 
-def from_the_shell(load: dict[str, str], tokens: int, *, log: Path, threads: int) -> Outcome:
+def from_the_shell(flags: dict[str, str], tokens: int, *, log: Path, threads: int) -> Outcome:
     """`gpt2kit generate` itself, as a user types it."""
     prompt = json.loads(assets.PROMPTS.read_text(encoding="utf-8"))["short"][0]["text"]
     folder = Path(tempfile.mkdtemp(prefix="texts-", dir=WORK))
@@ -125,7 +125,7 @@ def from_the_shell(load: dict[str, str], tokens: int, *, log: Path, threads: int
     ]
     command += ["--prompt", prompt, "--max_new_tokens", str(tokens), "--min_new_tokens", str(tokens)]
     command += ["--temperature", "0", "--output_dir", folder]
-    for name, value in load.items():
+    for name, value in flags.items():
         command += [f"--{name}", value]
     try:
         return run_process(command, log=log, threads=threads, timeout_seconds=300)

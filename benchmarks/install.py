@@ -40,7 +40,7 @@ def install(requirements: Path) -> str | None:
         constraints.write("".join(f"{line}\n" for line in pins()))
         constraints.flush()
         # The constraints hold torch and numpy where the project has them: a peer that wants others does not install.
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "-r", requirements, "-c", constraints.name]
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "-r", str(requirements), "-c", constraints.name]
         done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
     return None if done.returncode == 0 else last_error(done.stderr)
 

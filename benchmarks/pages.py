@@ -14,9 +14,9 @@ from benchmarks.core.page import replace_between_markers, table
 from benchmarks.core.places import PAGE, README
 from benchmarks.core.program import Results, read_results
 from benchmarks.core.rounds import say
-from benchmarks.tables import data, generate, quality, train
+from benchmarks.tables import data, generate, quality, train, xl
 
-BENCHMARKS: dict[str, ModuleType] = {"train": train, "generate": generate, "data": data, "quality": quality}
+BENCHMARKS: dict[str, ModuleType] = {"train": train, "xl": xl, "generate": generate, "data": data, "quality": quality}
 
 
 def page_text(text: str, *, read: Callable[[str], Results | None] = read_results) -> str:

@@ -2,6 +2,7 @@
 
     make bench-train                                  # all, five rounds
     make bench-train BENCH="--quick --only gpt2kit"   # a trial
+    make bench-train BENCH="--xl"                     # gpt2-xl instead, one row a step: what memory it takes
 
 What it measures and how is told in docs/benchmarks.md.
 """
@@ -14,7 +15,7 @@ from benchmarks.core.process import run_contestant
 from benchmarks.core.program import choose, keep, options, parser, run_benchmark
 from benchmarks.core.rounds import Contestant, say
 
-NAME = "train"
+NAME, XL_NAME = "train", "xl"
 _HUGGING_FACE = ("transformers", "accelerate", "torch")
 _BEST: dict[str, Any] = {
     "dropout": False,
@@ -47,37 +48,48 @@ CONTESTANTS = [
     Contestant("nanoGPT's loop, compiled", "train_nanogpt", {"compile": True}, packages=("torch",)),
     Contestant("nanoGPT's loop, eager", "train_nanogpt", {"compile": False}, packages=("torch",)),
 ]
+# 1.5 billion parameters: in fp32 the weights alone are 6.2 GB, and as much again the gradients and each of AdamW's two.
+XL_CONTESTANTS = [
+    _ours("LoRA", dropout=0.0, method="lora"),
+    _ours("full", dropout=0.0),
+    _trainer("Trainer with peft LoRA", _BEST | {"lora_rank": 8}, "peft"),
+    _trainer("Trainer, best settings", _BEST),
+]
 
 
 def main() -> None:
     """Run the benchmark and write its tables."""
     made = parser(__doc__)
     made.add_argument("--context", type=int, default=256, help="tokens in a row (256; 1024 is usual on a GPU)")
-    made.add_argument("--rows", type=int, default=8, help="rows in a step (8)")
+    made.add_argument("--rows", type=int, default=None, help="rows in a step (8; 1 with --xl)")
+    made.add_argument("--xl", action="store_true", help="gpt2-xl in place of GPT-2 124M")
     made.add_argument("--warmup-steps", type=int, default=1, help="steps before the measured ones (1)")
     made.add_argument("--measured-steps", type=int, default=None, help="measured steps of a round (3; 1 in quick mode)")
     made.add_argument("--no-costs", action="store_true", help="leave out what validation and checkpoints cost")
     arguments = made.parse_args()
-    chosen, contestants = options(arguments), choose(CONTESTANTS, arguments)
+    chosen, contestants = options(arguments), choose(XL_CONTESTANTS if arguments.xl else CONTESTANTS, arguments)
+    name, model = (XL_NAME, assets.XL_MODEL) if arguments.xl else (NAME, assets.MODEL)
+    rows = arguments.rows or (1 if arguments.xl else 8)
     steps = arguments.measured_steps or (1 if chosen.quick else 3)
-    shape = {"context": arguments.context, "rows": arguments.rows, "steps": arguments.warmup_steps + steps}
-    assets.ensure("model", "batches", **shape)
+    shape = {"context": arguments.context, "rows": rows, "steps": arguments.warmup_steps + steps}
+    assets.ensure("xl-model" if arguments.xl else "model", "batches", **shape)
     common = {
-        "model": str(assets.MODEL),
+        "model": str(model),
         "data": str(assets.TRAIN_DATA),
         "batches": str(assets.batches_file(**shape)),
         "context": arguments.context,
-        "rows": arguments.rows,
+        "rows": rows,
         "warmup_steps": arguments.warmup_steps,
         "measured_steps": steps,
     }
     settings = {key: common[key] for key in ("context", "rows", "warmup_steps", "measured_steps")}
-    results = run_benchmark(NAME, contestants, chosen, common=common, settings=settings)
-    results["expected"] = assets.expected_losses(**shape)
-    if not arguments.no_costs and not chosen.only:
+    results = run_benchmark(name, contestants, chosen, common=common, settings=settings)
+    if not arguments.xl:  # the losses to expect are those of the small model
+        results["expected"] = assets.expected_losses(**shape)
+    if not (arguments.xl or arguments.no_costs or chosen.only):
         results["costs"] = costs(common, threads=chosen.threads)
-    keep(NAME, results, quick=chosen.quick)
-    pages.show(NAME, results, write=not chosen.quick)
+    keep(name, results, quick=chosen.quick)
+    pages.show(name, results, write=not chosen.quick)
 
 
 def costs(common: dict[str, Any], *, threads: int) -> dict[str, Any]:

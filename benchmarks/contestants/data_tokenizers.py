@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
 
 from benchmarks.contestants.texts import read_sections
@@ -27,7 +27,7 @@ def measure(arguments: Arguments) -> dict[str, float]:
     return {"bytes_per_second": size / seconds, "tokens": tokens, "load_seconds": load_seconds}
 
 
-def _lengths(ids: Sequence[Sequence[int]]) -> int:
+def _lengths(ids: Sequence[Sized]) -> int:
     return sum(map(len, ids))
 
 

@@ -88,11 +88,11 @@ class OnnxRuntime:
         }
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
+        binding.bind_output("logits")  # first, as it is asked for below
         for number, value in enumerate(cache):
             layer, kind = divmod(number, 2)
             binding.bind_ortvalue_input(f"past.{layer}.{'kv'[kind]}", value)
             binding.bind_ortvalue_output(f"present.{layer}.{'kv'[kind]}", value)
-        binding.bind_output("logits")
         self.session.run_with_iobinding(binding)
         return binding.get_outputs()[0].numpy()
 

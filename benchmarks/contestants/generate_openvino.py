@@ -158,6 +158,7 @@ def _network(folder: Path, config: dict[str, Any]) -> Any:
             visible_B1TS = visible_B1TS[None, None] & (attention_mask_BS[:, None, None, :] > 0)
             x_BTD = self.model.wte(input_ids_BT) + self.model.wpe(position_ids_BT)
             present: list[Tensor] = []
+            block: Any
             for number, block in enumerate(self.model.h):
                 parts = block.c_attn(block.ln_1(x_BTD)).split(config["n_embd"], dim=2)
                 q_BHTK, k_BHTK, v_BHTK = (part.view(B, T, config["n_head"], -1).transpose(1, 2) for part in parts)

@@ -50,6 +50,8 @@ def _measure(load: Callable[[Arguments], Writer], arguments: Arguments) -> dict[
     sizes = arguments["sizes"]
     writer = load(arguments)
     values: dict[str, Any] = {"load_seconds": seconds_since_start()}
+    if (facts := getattr(writer, "facts", None)) is not None:
+        values |= facts()
     if arguments["task"] == "prepare":  # conversions are made while loading
         return values
     if arguments["task"] == "cold":

@@ -32,7 +32,8 @@ def measure(arguments: Arguments) -> dict[str, Any]:
 def _loss(folder: str, inputs_RT: torch.Tensor, targets_RT: torch.Tensor) -> float:
     model = GPT2LMHeadModel.from_pretrained(folder).eval()
     nats = 0.0
-    for inputs_BT, targets_BT in zip(inputs_RT.split(_ROWS), targets_RT.split(_ROWS), strict=True):
+    for start in range(0, len(inputs_RT), _ROWS):
+        inputs_BT, targets_BT = inputs_RT[start : start + _ROWS], targets_RT[start : start + _ROWS]
         logits_BTV = model(inputs_BT).logits
         nats += float(F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="sum"))
     return nats / targets_RT.numel()

@@ -1,1 +1,1 @@
-"""Running contestants in turn, each in a process of its own, and writing what came out. Without torch: see `process`."""
+"""Running contestants in turn, each in a process of its own, and writing the figures. Without torch: see `process`."""
