@@ -38,8 +38,11 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     plan = gpt2kit.train(settings.model_copy(update={"dry_run": True})).plan
     data = gpt2kit.PreparedData.open(Path(arguments["data"]))
     batches = make_batches(settings, data, context=plan.context, batch_size=plan.batch_size)
-    facts = dataclasses.asdict(plan) | {"filled_share": batches.fill_share()}
-    threading.Thread(target=_watch, args=(work, facts, arguments), daemon=True).start()
+    facts = dataclasses.asdict(plan) | {
+        "filled_share": batches.fill_share(),
+        "targets": [batches.targets_in_step(step) for step in range(_LAST_STEP)],
+    }
+    threading.Thread(target=_watch, args=(work, facts), daemon=True).start()
     gpt2kit.train(
         settings.model_copy(
             update={
@@ -53,16 +56,16 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     raise RuntimeError("the training ended before it was measured")
 
 
-def _watch(work: Path, plan: dict[str, Any], arguments: Arguments) -> None:
+def _watch(work: Path, plan: dict[str, Any]) -> None:
     try:
-        report(_shares(work / "model" / "training" / "metrics.jsonl", plan, arguments))
+        report(_shares(work / "model" / "training" / "metrics.jsonl", plan))
     except Exception as error:
         report({"reason": one_line(error)})
     shutil.rmtree(work, ignore_errors=True)
     os._exit(0)
 
 
-def _shares(metrics: Path, plan: dict[str, Any], arguments: Arguments) -> dict[str, Any]:
+def _shares(metrics: Path, plan: dict[str, Any]) -> dict[str, Any]:
     ends: list[float] = []
     records: list[dict[str, Any]] = []
     while len(ends) < _LAST_STEP:
@@ -71,8 +74,8 @@ def _shares(metrics: Path, plan: dict[str, Any], arguments: Arguments) -> dict[s
         records = [record for record in map(json.loads, lines) if record["kind"] == "train"]
         if len(records) > len(ends):
             ends.append(time.perf_counter())
-    tokens = arguments["context"] * arguments["rows"] * plan["filled_share"]
-    inside = [tokens / record["tokens_per_second"] for record in records]
+    pairs = zip(plan["targets"], records, strict=True)
+    inside = [targets / record["tokens_per_second"] for targets, record in pairs]
     between = [ends[step] - ends[step - 1] - inside[step] for step in range(1, _LAST_STEP)]
     overhead_seconds, validation_seconds = between
     validations = plan["total_steps"] // plan["eval_every"] + 1

@@ -98,6 +98,8 @@ def run_process(
     if reason is None and process.returncode != 0:
         late = seconds >= timeout_seconds
         reason = f"not done within {timeout_seconds:.0f} s" if late else _last_line(log, process.returncode)
+    if reason is not None:
+        reason = reason.replace(str(ROOT), ".")  # results are published
     return Outcome(seconds, int(values.pop("peak_memory_bytes", peak)), values, reason)
 
 

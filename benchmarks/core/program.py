@@ -4,8 +4,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from benchmarks.core.places import RESULTS, WORK
 from benchmarks.core.process import Outcome, run_contestant
 from benchmarks.core.rounds import Contestant, Record, measure_in_turn, say
 
-LIMITS = Contestant("machine limits", "limits", packages=("torch", "numpy"))
+# At the beginning, in the middle and at the end of a round: the best of the three is the round's limit.
+LIMITS = tuple(
+    Contestant(f"machine limits, {when}", "limits", packages=("torch", "numpy")) for when in ("first", "middle", "last")
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--rounds", type=int, default=None, help="rounds (5; 1 in quick mode)")
     made.add_argument("--quick", action="store_true", help="a trial; its results do not replace the committed ones")
-    made.add_argument("--only", default="", help="contestants whose names hold one of these words, parted by commas")
+    made.add_argument("--only", action="append", default=[], help="contestants whose names hold this; may be repeated")
     made.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of a contestant (all cores)")
     made.add_argument("--list", action="store_true", help="show the contestants and stop")
     return made
@@ -55,8 +59,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def options(arguments: argparse.Namespace) -> Options:
     """The common options out of what was given."""
     rounds = arguments.rounds or (1 if arguments.quick else 5)
-    words = tuple(word.strip() for word in arguments.only.split(",") if word.strip())
-    return Options(rounds=rounds, quick=arguments.quick, only=words, threads=arguments.threads)
+    return Options(rounds=rounds, quick=arguments.quick, only=tuple(arguments.only), threads=arguments.threads)
 
 
 def choose(contestants: Sequence[Contestant], arguments: argparse.Namespace) -> list[Contestant]:
@@ -68,7 +71,7 @@ def choose(contestants: Sequence[Contestant], arguments: argparse.Namespace) -> 
     chosen = [one for one in contestants if options(arguments).chooses(one)]
     if arguments.list or not chosen:
         print("\n".join(one.name for one in contestants))
-        sys.exit(0 if arguments.list else f"--only {arguments.only}: nobody is called so")
+        sys.exit(0 if arguments.list else f"--only {' '.join(arguments.only)}: nobody is called so")
     return chosen
 
 
@@ -81,7 +84,7 @@ def run_benchmark(
     settings: dict[str, Any],
     measure: Callable[[Contestant, int], Outcome] | None = None,
 ) -> Results:
-    """Measure the machine's limits and the contestants in turn.
+    """Measure the contestants in turn, and the machine's limits between them.
 
     Args:
         name: of the benchmark; logs and results are called so.
@@ -94,7 +97,7 @@ def run_benchmark(
     logs = WORK / "logs" / name
 
     def run(one: Contestant, number: int) -> Outcome:
-        if measure is not None and one is not LIMITS:
+        if measure is not None and one not in LIMITS:
             return measure(one, number)
         return run_contestant(
             one.module,
@@ -104,20 +107,29 @@ def run_benchmark(
             timeout_seconds=one.timeout_seconds,
         )
 
-    packages = {"gpt2kit", *LIMITS.packages, *(package for one in contestants for package in one.packages)}
+    packages = {"gpt2kit", *LIMITS[0].packages, *(package for one in contestants for package in one.packages)}
     results = origin(settings | asdict(chosen), packages)
 
     def gather(records: dict[str, Record]) -> None:
         by_name = {one.name: one for one in contestants}
-        results["limits"] = records[LIMITS.name].rounds
-        results["limits_reason"] = records[LIMITS.name].reason
-        results["contestants"] = {
-            key: asdict(record) | {"ours": by_name[key].ours} for key, record in records.items() if key != LIMITS.name
-        }
+        results["limits"] = best_of([records[one.name].rounds for one in LIMITS])
+        results["contestants"] = {name: asdict(records[name]) | {"ours": one.ours} for name, one in by_name.items()}
         write_results(WORK / "unfinished" / f"{name}.json", results)
 
-    gather(measure_in_turn([LIMITS, *contestants], chosen.rounds, run, progress=gather))
+    middle = len(contestants) // 2
+    first, second, last = LIMITS
+    turn = [first, *contestants[:middle], second, *contestants[middle:], last]
+    gather(measure_in_turn(turn, chosen.rounds, run, progress=gather))
     return results
+
+
+def best_of(measured: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
+    """Of several measurements of the same rates, each with its rounds, the best in every round."""
+    rounds = [[values for values in one if values is not None] for one in zip_longest(*measured)]
+    return [
+        {key: max(values[key] for values in found) for key in found[0] if key.endswith("_per_second")}
+        for found in rounds
+    ]
 
 
 def keep(name: str, results: Results, *, quick: bool) -> Path:

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.core.page import figure, replace_between_markers, table, with_range
 from benchmarks.core.process import Outcome, run_process
+from benchmarks.core.program import best_of
 from benchmarks.core.rounds import Contestant, in_turn, install_failure, measure_in_turn
 from benchmarks.core.statistics import Spread, median_ratio, spread
 from benchmarks.pages import page_text, readme_text
@@ -125,6 +126,14 @@ def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     outcome = _python("import time; time.sleep(60)", tmp_path, timeout_seconds=0.5)
     assert outcome.reason == "not done within 0 s"
     assert outcome.seconds < 30
+
+
+def test_a_rounds_limit_is_the_best_of_its_three() -> None:
+    first = [{"read_bytes_per_second": 2.0, "seconds": 9.0}, {"read_bytes_per_second": 5.0}]
+    assert best_of([first, [{"read_bytes_per_second": 3.0}], []]) == [
+        {"read_bytes_per_second": 3.0},
+        {"read_bytes_per_second": 5.0},
+    ]
 
 
 def test_the_attention_counts_and_frozen_weights_do_not() -> None:
