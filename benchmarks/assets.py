@@ -55,7 +55,7 @@ def texts_folder(mebibytes: int) -> Path:
 
 
 def expected_losses(*, context: int, rows: int, steps: int) -> dict[str, float]:
-    """The untouched model's loss on the first rows: of "gpt2kit"; of the others, over "all" targets or, as transformers
+    """The untouched model's loss on the first rows: of "gpt2kit"; of the others, over "all" targets or, as the Trainer
     counts, over those within the rows ("shifted").
     """
     file = batches_file(context=context, rows=rows, steps=steps).with_suffix(".json")
@@ -208,8 +208,9 @@ def training_batches(*, context: int, rows: int, steps: int) -> None:
     losses = {
         "gpt2kit": float(own_nats_BT.sum()) / own.num_targets,
         "all": float(nats_BT.mean()),
-        # transformers predicts the inputs from themselves, so for it the last target of a row is left out.
-        "shifted": float(nats_BT[:, :-1].mean()),
+        # transformers predicts the inputs from themselves, so that each row has a target less; its Trainer divides by
+        # the number of inputs all the same.
+        "shifted": float(nats_BT[:, :-1].sum()) / nats_BT.numel(),
     }
     target.with_suffix(".json").write_text(json.dumps(losses), encoding="utf-8")
 

@@ -67,6 +67,7 @@ def measure(arguments: Arguments) -> dict[str, Any]:
             report_to="none",
             disable_tqdm=True,
             use_cpu=not torch.cuda.is_available(),
+            bf16=torch.cuda.is_available() and not arguments["dropout"],  # on a GPU, the best settings
             **arguments["training"],
         )
         trainer = _InOrder(

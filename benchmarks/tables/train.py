@@ -41,10 +41,12 @@ def tables(results: Results) -> dict[str, str]:
     """The parts of docs/benchmarks.md."""
     records = records_of(results)
     context = results["settings"]["context"]
+    on_gpu = results["machine"]["gpu"] is not None
+    memory = "peak_gpu_memory_bytes" if on_gpu else "peak_memory_bytes"
     rate = {name: record.all("tokens_per_second") for name, record in records.items()}
 
     def share(name: str) -> str:
-        key = "bf16_flops_per_second" if "bf16" in name else "fp32_flops_per_second"
+        key = "bf16_flops_per_second" if on_gpu or "bf16" in name else "fp32_flops_per_second"
         most = [rate / flops_per_token(name, context=context) for rate in limit(results, key)]
         return share_cell(rate[name], most)
 
@@ -54,7 +56,7 @@ def tables(results: Results) -> dict[str, str]:
             ratio_cell(rate[name], rate.get(DEFAULTS, [])),
             ratio_cell(rate[name], rate.get(NANOGPT, [])),
             share(name),
-            cell(record, "peak_memory_bytes", scale=1 / GIGA),
+            cell(record, memory, scale=1 / GIGA),
             cell(record, "first_step_seconds"),
             _loss(name, record, results.get("expected", {})),
         ]
