@@ -6,6 +6,7 @@ from benchmarks.core.rounds import Record
 from benchmarks.tables.common import NOTHING, circumstances, contestants_table
 
 _TRAINER = "Trainer, defaults"
+_PICTURE = "![Validation loss over time: the Trainer and gpt2kit](images/benchmark-quality.svg)"
 Curve = list[list[float]]
 
 
@@ -46,7 +47,7 @@ def tables(results: Results) -> dict[str, str]:
         "tokens/s of the whole run",
         "s to the Trainer's lowest loss",
     ]
-    body = f"{circumstances(results)}\n\n{contestants_table(results, header, cells)}"
+    body = f"{circumstances(results)}\n\n{contestants_table(results, header, cells)}\n\n{_PICTURE}"
     return {"quality": body}
 
 
