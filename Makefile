@@ -50,10 +50,10 @@ format: setup-dev ## Bring the code into its format.
 docs: setup-dev ## Write docs/cli.md anew from the commands.
 	$(BIN)/python tools/make_cli_reference.py
 
-bench-train: $(BENCH_VENV)/.installed ## Measure fine-tuning beside the peers: an hour or two (options: make bench-train BENCH="--quick").
+bench-train: $(BENCH_VENV)/.installed ## Measure fine-tuning beside the peers: an hour or more (a trial: BENCH="--quick").
 	$(BENCH_PYTHON) -m benchmarks.train $(BENCH)
 
-bench-generate: $(BENCH_VENV)/.installed ## Measure writing beside the peers: an hour or two.
+bench-generate: $(BENCH_VENV)/.installed ## Measure writing beside the peers: an hour.
 	$(BENCH_PYTHON) -m benchmarks.generate $(BENCH)
 
 bench-data: $(BENCH_VENV)/.installed ## Measure preparing text beside the peers: minutes.

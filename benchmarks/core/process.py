@@ -4,6 +4,7 @@ Nothing here may make the calling process large: Linux gives a new program the p
 it to begin with, so a starter that had imported torch would hide every peer that needs less.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -81,6 +82,8 @@ def run_process(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        with contextlib.suppress(OSError):  # where memory runs out, the contestant is what ends
+            Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000", encoding="ascii")
         watchdog = threading.Timer(timeout_seconds, os.killpg, (process.pid, signal.SIGKILL))
         watchdog.start()
         try:
