@@ -48,7 +48,7 @@ CONTESTANTS = [
     _ours("native int8", 1, engine="native", weights="int8"),
     _ours("native int4", 0.5, engine="native", weights="int4"),
     _peer("transformers, eager", *_TRANSFORMERS, 4, compile=False),
-    _peer("transformers, compiled", *_TRANSFORMERS, 4, compile=True),
+    _peer("transformers, compiled", *_TRANSFORMERS, 4, compile=True, batches=False),
     _peer("CTranslate2 float32", *_CTRANSLATE2, 4, weights="float32"),
     _peer("CTranslate2 int8", *_CTRANSLATE2, 1, weights="int8"),
     _peer("ONNX Runtime fp32", *_ONNXRUNTIME, 4, weights="fp32"),

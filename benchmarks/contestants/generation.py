@@ -87,9 +87,10 @@ def _measure(load: Callable[[Arguments], Writer], arguments: Arguments) -> dict[
     values["agreeing_tokens"] = _agreeing(found[0], prompts.get("continuation", []))
     values["distinct_tokens"] = len(set(found[0]))
     task("prompt", len(long.ids), lambda: written([long], 1), repeats=repeats)
-    if sizes["batch"]:
+    batches = arguments.get("batches", True)  # a compiled model is compiled anew for every shape, for minutes
+    if sizes["batch"] and batches:
         task("batch", num_texts * num_tokens, lambda: written(short, num_tokens), repeats=1)
-    if num_samples:
+    if num_samples and batches:
         task(
             "samples",
             num_samples * sample_tokens,
