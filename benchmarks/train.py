@@ -40,6 +40,7 @@ CONTESTANTS = [
     _ours("lower half frozen", dropout=0.0, freeze_layers=6),
     _ours("bf16", dropout=0.0, precision="bf16"),
     _ours("Muon", dropout=0.0, optimizer="muon"),
+    _ours("Adafactor", dropout=0.0, optimizer="adafactor"),
     _trainer("Trainer, defaults", {"dropout": True, "training": {}}),
     _trainer("Trainer, best settings", _BEST),
     _trainer("Trainer, best settings, compiled", _COMPILED),
@@ -51,7 +52,7 @@ CONTESTANTS = [
 # 1.5 billion parameters: in fp32 the weights alone are 6.2 GB, and as much again the gradients and each of AdamW's two.
 XL_CONTESTANTS = [
     _ours("LoRA", dropout=0.0, method="lora"),
-    _ours("full", dropout=0.0),
+    _ours("Adafactor", dropout=0.0, optimizer="adafactor"),
     _trainer("Trainer with peft LoRA", _BEST | {"lora_rank": 8}, "peft"),
     _trainer("Trainer, best settings", _BEST),
 ]
