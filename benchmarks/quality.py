@@ -50,6 +50,7 @@ def main() -> None:
         "base": str(ROOT / "src" / "gpt2kit" / "nano"),
         "context": CONTEXT_TOKENS,
         "seconds": 60 * minutes,
+        "checkpoints": 5 if chosen.quick else 30,
         "threads": chosen.threads,
     }
 

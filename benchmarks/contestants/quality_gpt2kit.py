@@ -8,7 +8,6 @@ import gpt2kit
 from benchmarks.core.child import Arguments, contestant, seconds_since_start
 
 _POLL_SECONDS = 0.02
-_NUM_CHECKPOINTS = 30
 
 
 def measure(arguments: Arguments) -> dict[str, object]:
@@ -26,7 +25,7 @@ def measure(arguments: Arguments) -> dict[str, object]:
     planning_seconds = seconds_since_start() - started  # done again by the run itself
     seen: dict[str, float] = {}
     threading.Thread(target=_watch, args=(folder / "training" / "checkpoints", seen), daemon=True).start()
-    every = max(plan.total_steps // _NUM_CHECKPOINTS, 1)
+    every = max(plan.total_steps // arguments["checkpoints"], 1)
     result = gpt2kit.train(settings.model_copy(update={"save_every": every}))
     total_seconds = seconds_since_start() - planning_seconds
     time.sleep(2 * _POLL_SECONDS)

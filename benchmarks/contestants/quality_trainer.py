@@ -15,7 +15,6 @@ from transformers import GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArgu
 from benchmarks.core.child import Arguments, contestant, seconds_since_start
 
 _CALIBRATION_STEPS = 20
-_NUM_CHECKPOINTS = 30
 
 
 class _Saves(TrainerCallback):
@@ -40,7 +39,7 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     calibrated_seconds = seconds_since_start() - calibrating  # a user would not do this
     steps = max(int((arguments["seconds"] - (seconds_since_start() - calibrated_seconds)) / step_seconds), 1)
     saves = _Saves()
-    trainer = _trainer(arguments, rows, folder, steps=steps, save_steps=max(steps // _NUM_CHECKPOINTS, 1))
+    trainer = _trainer(arguments, rows, folder, steps=steps, save_steps=max(steps // arguments["checkpoints"], 1))
     trainer.add_callback(saves)
     trainer.train()
     points = [
