@@ -19,6 +19,7 @@ NAME = "quality"
 TRAINER = "Trainer, defaults"
 CONTEXT_TOKENS = 256
 _LONGEST_SECONDS = 3600.0
+_QUICK_STEPS = 60  # of gpt2kit, whose runs are as long as its defaults make them
 
 
 def _ours(name: str, **settings: Any) -> Contestant:
@@ -60,7 +61,10 @@ def main() -> None:
         folder = WORK / "quality" / slug(one.name)
         shutil.rmtree(folder, ignore_errors=True)
         how: dict[str, Any] = {"threads": chosen.threads, "timeout_seconds": one.timeout_seconds}
-        trained = run_contestant(one.module, common | dict(one.arguments) | {"folder": str(folder)}, log=log, **how)
+        told = common | dict(one.arguments) | {"folder": str(folder)}
+        if chosen.quick and one.ours:
+            told["settings"] = told["settings"] | {"max_steps": _QUICK_STEPS}
+        trained = run_contestant(one.module, told, log=log, **how)
         if trained.reason is not None:
             return trained
         points = trained.values["points"]
