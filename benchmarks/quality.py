@@ -61,7 +61,7 @@ def main() -> None:
         folder = WORK / "quality" / slug(one.name)
         shutil.rmtree(folder, ignore_errors=True)
         how: dict[str, Any] = {"threads": chosen.threads, "timeout_seconds": one.timeout_seconds}
-        told = common | dict(one.arguments) | {"folder": str(folder)}
+        told: dict[str, Any] = common | dict(one.arguments) | {"folder": str(folder)}
         if chosen.quick and one.ours:
             told["settings"] = told["settings"] | {"max_steps": _QUICK_STEPS}
         trained = run_contestant(one.module, told, log=log, **how)
