@@ -67,6 +67,8 @@ def run_process(
     timeout_seconds: float,
 ) -> Outcome:
     """Run any command; one that writes no report has `values` empty and fails only by its exit status."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that the contestant is ended too, see below
     log.parent.mkdir(parents=True, exist_ok=True)
     result = log.with_suffix(".json")
     result.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -108,7 +107,6 @@ def run_benchmark(
             timeout_seconds=one.timeout_seconds,
         )
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that the contestant's process is ended too
     packages = {"gpt2kit", *LIMITS[0].packages, *(package for one in contestants for package in one.packages)}
     results = origin(settings | asdict(chosen), packages)
 
