@@ -44,8 +44,8 @@ def main() -> None:
     assets.ensure("texts", mebibytes=size)
     common = {"model": str(assets.MODEL), "texts": str(assets.texts_folder(size))}
     results = run_benchmark(NAME, contestants, chosen, common=common, settings={"mebibytes": size})
-    keep(NAME, results, quick=chosen.quick)
-    pages.show(NAME, results, write=not chosen.quick)
+    keep(NAME, results, trial=chosen.is_trial)
+    pages.show(NAME, results, write=not chosen.is_trial)
 
 
 if __name__ == "__main__":

@@ -109,8 +109,8 @@ def main() -> None:
     results = run_benchmark(NAME, contestants, chosen, common=common, settings={"sizes": sizes}, measure=measure)
     results["parameters"] = multiplied_parameters()
     results["weight_bytes"] = {one.name: one.arguments["weight_bytes"] for one in contestants}
-    keep(NAME, results, quick=chosen.quick)
-    pages.show(NAME, results, write=not chosen.quick)
+    keep(NAME, results, trial=chosen.is_trial)
+    pages.show(NAME, results, write=not chosen.is_trial)
 
 
 def from_the_shell(flags: dict[str, str], tokens: int, *, log: Path, threads: int) -> Outcome:

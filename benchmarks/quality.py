@@ -82,9 +82,9 @@ def main() -> None:
 
     settings = {"minutes": minutes, "context": CONTEXT_TOKENS}
     results = run_benchmark(NAME, contestants, chosen, common=common, settings=settings, measure=measure)
-    path = keep(NAME, results, quick=chosen.quick)
-    draw(results, WORK / "quality.svg" if chosen.quick else ROOT / "docs" / "images" / "benchmark-quality.svg")
-    pages.show(NAME, results, write=path.parent != WORK / "quick")
+    keep(NAME, results, trial=chosen.is_trial)
+    draw(results, WORK / "quality.svg" if chosen.is_trial else ROOT / "docs" / "images" / "benchmark-quality.svg")
+    pages.show(NAME, results, write=not chosen.is_trial)
 
 
 def draw(results: dict[str, Any], target: Any) -> None:

@@ -89,8 +89,8 @@ def main() -> None:
         results["expected"] = assets.expected_losses(**shape)
     if not (arguments.xl or arguments.no_costs or chosen.only):
         results["costs"] = costs(common, threads=chosen.threads)
-    keep(name, results, quick=chosen.quick)
-    pages.show(name, results, write=not chosen.quick)
+    keep(name, results, trial=chosen.is_trial)
+    pages.show(name, results, write=not chosen.is_trial)
 
 
 def costs(common: dict[str, Any], *, threads: int) -> dict[str, Any]:

@@ -37,6 +37,11 @@ class Options:
     only: tuple[str, ...]
     threads: int
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether the committed results stay as they are: not everything, or not everyone, is measured."""
+        return self.quick or bool(self.only)
+
     def chooses(self, contestant: Contestant) -> bool:
         """Whether a contestant takes part."""
         return not self.only or any(word.lower() in contestant.name.lower() for word in self.only)
@@ -50,7 +55,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--rounds", type=int, default=None, help="rounds (5; 1 in quick mode)")
     made.add_argument("--quick", action="store_true", help="a trial; its results do not replace the committed ones")
-    made.add_argument("--only", action="append", default=[], help="contestants whose names hold this; may be repeated")
+    made.add_argument("--only", action="append", default=[], help="a trial of those whose names hold this (repeatable)")
     made.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of a contestant (all cores)")
     made.add_argument("--list", action="store_true", help="show the contestants and stop")
     return made
@@ -132,9 +137,9 @@ def best_of(measured: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str,
     ]
 
 
-def keep(name: str, results: Results, *, quick: bool) -> Path:
+def keep(name: str, results: Results, *, trial: bool) -> Path:
     """Write the results where they belong: a trial's beside the work, others among the committed ones."""
-    path = (WORK / "quick" if quick else RESULTS) / f"{name}.json"
+    path = (WORK / "quick" if trial else RESULTS) / f"{name}.json"
     write_results(path, results)
     say(f"written: {path}")
     return path
