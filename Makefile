@@ -8,11 +8,16 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
+# The peers of the benchmarks are installed into an environment of their own. BENCH holds options, see --help.
+BENCH ?=
+BENCH_VENV := benchmarks/.venv
+BENCH_PYTHON := $(BENCH_VENV)/bin/python
+
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo nano test test-all check format docs clean
+.PHONY: help setup setup-dev demo nano test test-all check format docs bench-train bench-generate bench-data bench-quality clean
 
 help: ## Show what there is to make.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.runtime-installed ## Make .venv and install gpt2kit into it.
 
@@ -45,6 +50,18 @@ format: setup-dev ## Bring the code into its format.
 docs: setup-dev ## Write docs/cli.md anew from the commands.
 	$(BIN)/python tools/make_cli_reference.py
 
+bench-train: $(BENCH_VENV)/.installed ## Measure fine-tuning beside the peers: an hour or more (a trial: BENCH="--quick").
+	$(BENCH_PYTHON) -m benchmarks.train $(BENCH)
+
+bench-generate: $(BENCH_VENV)/.installed ## Measure writing beside the peers: an hour.
+	$(BENCH_PYTHON) -m benchmarks.generate $(BENCH)
+
+bench-data: $(BENCH_VENV)/.installed ## Measure preparing text beside the peers: minutes.
+	$(BENCH_PYTHON) -m benchmarks.data $(BENCH)
+
+bench-quality: $(BENCH_VENV)/.installed ## Measure the time to a validation loss beside the Trainer: half an hour.
+	$(BENCH_PYTHON) -m benchmarks.quality $(BENCH)
+
 clean: ## Remove .venv and caches; data, models and results stay.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist src/*.egg-info
 	find src tests scripts tools -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -60,4 +77,9 @@ $(VENV)/.runtime-installed: requirements.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev-installed: requirements-dev.txt $(VENV)/.runtime-installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(BENCH_VENV)/.installed: benchmarks/install.py $(wildcard benchmarks/requirements*.txt) requirements.txt pyproject.toml
+	@test -x $(BENCH_PYTHON) || $(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_PYTHON) benchmarks/install.py
 	@touch $@

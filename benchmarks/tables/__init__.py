@@ -1,0 +1,1 @@
+"""From the results of each benchmark to its tables in Markdown."""

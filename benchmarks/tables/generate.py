@@ -1,0 +1,95 @@
+"""The tables of bench-generate."""
+
+from benchmarks.core.page import figure
+from benchmarks.core.program import Results, records_of
+from benchmarks.core.rounds import Record
+from benchmarks.core.statistics import spread
+from benchmarks.tables.common import GIGA, NOTHING, cell, circumstances, contestants_table, limit, share_cell
+
+_MEGA = 1e6
+_MILLI = 1e3
+# Contestants whose weights have as many bits are compared with each other.
+_CLASSES = {4: "fp32", 1: "8-bit", 0.5: "4-bit"}
+
+
+def tables(results: Results) -> dict[str, str]:
+    """The parts of docs/benchmarks.md."""
+    tokens = results["settings"]["sizes"]["tokens"]
+
+    def cells(name: str, record: Record) -> list[str]:
+        read_bytes = results["weight_bytes"][name] * results["parameters"]
+        most = [rate / read_bytes for rate in limit(results, "read_bytes_per_second")]
+        return [
+            cell(record, "single_per_second"),
+            share_cell(record.all("single_per_second"), most),
+            _agreement(record, tokens),
+            cell(record, "first_token_seconds", scale=_MILLI),
+            cell(record, "prompt_per_second"),
+            cell(record, "batch_per_second"),
+            cell(record, "samples_per_second"),
+            cell(record, "cold_seconds"),
+            cell(record, "cold_peak_memory_bytes", scale=1 / _MEGA),
+        ]
+
+    header = [
+        "contestant",
+        "one text, tokens/s",
+        "of the memory limit",
+        "same tokens as the reference",
+        "first token, ms",
+        "prompt, tokens/s",
+        "32 texts, tokens/s",
+        "samples of one prompt, tokens/s",
+        "cold process, s",
+        "its peak memory, MB",
+    ]
+    body = f"{circumstances(results)}\n\n{contestants_table(results, header, cells)}"
+    if tasks := _failed_tasks(results):
+        body += "\n" + tasks
+    return {"generate": body}
+
+
+def _agreement(record: Record, tokens: int) -> str:
+    found = record.all("agreeing_tokens")
+    return f"{min(found):.0f} of {tokens}" if found else NOTHING
+
+
+def _failed_tasks(results: Results) -> str:
+    """Why single tasks of contestants have no figure."""
+    lines = []
+    for name, record in records_of(results).items():
+        found = record.rounds[0] if record.rounds else {}
+        lines += [f"- {name}, {key.removesuffix('_reason')}: {found[key]}" for key in found if key.endswith("_reason")]
+    return "\n".join(lines)
+
+
+def readme_rows(results: Results) -> list[list[str]]:
+    """Rows for README.md: what, ours, the best other, for each class of weights."""
+    rows = []
+    for size, name in _CLASSES.items():
+        for what, key in (("one text", "single_per_second"), ("32 texts", "batch_per_second")):
+            ours, other = _best(results, key, size, ours=True), _best(results, key, size, ours=False)
+            if ours is None or other is None:
+                continue
+            (_, mine), (their_name, theirs) = ours, other
+            times = spread(mine.all(key)).median / spread(theirs.all(key)).median
+            memory = f"{_memory(mine)} against {_memory(theirs)}"
+            what_exactly = f"write {what}, {name} weights, tokens/s"
+            other_figure = f"{cell(theirs, key)} ({their_name})"
+            rows.append([what_exactly, cell(mine, key), other_figure, figure(times), memory])
+    return rows
+
+
+def _best(results: Results, key: str, size: float, *, ours: bool) -> tuple[str, Record] | None:
+    """The quickest of ours or of the others with weights of that size."""
+    found = [
+        (name, record)
+        for name, record in records_of(results).items()
+        if record.all(key) and results["weight_bytes"][name] == size and results["contestants"][name]["ours"] == ours
+    ]
+    return max(found, key=lambda pair: spread(pair[1].all(key)).median, default=None)
+
+
+def _memory(record: Record) -> str:
+    peaks = record.all("cold_peak_memory_bytes")
+    return f"{figure(max(peaks) / GIGA)} GB" if peaks else NOTHING

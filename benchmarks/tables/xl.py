@@ -1,0 +1,25 @@
+"""The table of bench-train with gpt2-xl."""
+
+from benchmarks.core.program import Results
+from benchmarks.core.rounds import Record
+from benchmarks.tables.common import GIGA, cell, circumstances, contestants_table
+
+
+def tables(results: Results) -> dict[str, str]:
+    """The part of docs/benchmarks.md."""
+
+    def cells(_: str, record: Record) -> list[str]:
+        return [
+            cell(record, "peak_memory_bytes", scale=1 / GIGA),
+            cell(record, "tokens_per_second"),
+            cell(record, "first_step_seconds"),
+        ]
+
+    header = ["contestant", "peak memory, GB", "tokens/s", "start to end of first step, s"]
+    rows = f"{results['settings']['rows']} x {results['settings']['context']} tokens a step."
+    return {"xl": f"{circumstances(results)} {rows}\n\n{contestants_table(results, header, cells)}"}
+
+
+def readme_rows(_: Results) -> list[list[str]]:
+    """Nothing for README.md."""
+    return []
