@@ -1,0 +1,397 @@
+/* The forward pass, once for each instruction set. Whoever includes this defines
+ *
+ *     NAME(x)     x with the instruction set's suffix
+ *     TARGET      the function attribute that allows its instructions
+ *     LANES       floats of a vector
+ *     TILE        tokens computed together with floats      WIDE  panels computed together with them
+ *     QTILE       the same with small integers
+ *     OFFSET_U8   what dot_u8 takes int8 weights to be off by
+ *     dot_u8, dot_u4, see kernel.c
+ *
+ * A result of a token is summed in one order, whatever else is computed beside it: inputs from the first to the last,
+ * one after the other in each lane. So texts depend neither on their batch nor on how a prompt was cut up.
+ */
+#define INLINE static inline __attribute__((always_inline)) TARGET
+#define UNROLL _Pragma("GCC unroll 16")
+#define VECTORS (PANEL / LANES) /* of a panel */
+
+typedef float NAME(floats) __attribute__((vector_size(LANES * 4)));
+typedef int32_t NAME(ints) __attribute__((vector_size(LANES * 4)));
+typedef int8_t NAME(bytes) __attribute__((vector_size(LANES)));
+typedef uint16_t NAME(halves) __attribute__((vector_size(LANES * 2)));
+typedef uint32_t NAME(words) __attribute__((vector_size(LANES * 4)));
+#define floats NAME(floats)
+#define ints NAME(ints)
+
+INLINE floats NAME(load)(const float *from) {
+    floats v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+#define load NAME(load)
+
+INLINE void NAME(store)(float *to, floats v) { memcpy(to, &v, sizeof v); }
+#define store NAME(store)
+
+INLINE float NAME(sum)(floats v) {
+    float total = 0;
+    for (int lane = 0; lane < LANES; lane++) total += v[lane];
+    return total;
+}
+
+INLINE floats NAME(clamp)(floats x, float least, float most) {
+    floats low = x * 0 + least, high = x * 0 + most;
+    ints below = x < low, above = x > high;
+    ints bits = ((ints)x & ~below & ~above) | ((ints)low & below) | ((ints)high & above);
+    return (floats)bits;
+}
+
+/* e^x to 2e-7: x = n ln 2 + r, a polynomial for e^r (Cephes, expf), n into the exponent. */
+INLINE floats NAME(exponential)(floats x) {
+    const float round = 12582912.0f; /* 1.5 * 2^23: adding it leaves no bits behind the point */
+    x = NAME(clamp)(x, -87.0f, 88.0f);
+    floats n = x * 1.44269504f + round;
+    ints exponent = ((ints)n << 23) + (127 << 23);
+    n -= round;
+    floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    return (p * r * r + r + 1.0f) * (floats)exponent;
+}
+
+/* 0.5 x (1 + tanh(u)) = x / (1 + e^-2u), u = √(2/π) (x + 0.044715 x³). */
+INLINE floats NAME(gelu)(floats x) {
+    floats u = 0.7978845608f * (x + 0.044715f * x * x * x);
+    return x / (1.0f + NAME(exponential)(-2.0f * u));
+}
+
+INLINE void NAME(finish)(float *y, floats sums, const float *bias, int finish) {
+    if (bias) sums += load(bias);
+    if (finish == GELU) sums = NAME(gelu)(sums);
+    if (finish == ADD) sums += load(y);
+    store(y, sums);
+}
+
+/* y[tokens][16 panels] = x[tokens][depth] * panels[panels][depth][16], `tokens` and `panels` known to the compiler. */
+INLINE void NAME(tile)(int tokens, int panels, const float *x, int64_t x_stride, const float *weights, int64_t step,
+                       int64_t depth, float *y, int64_t y_stride, const float *bias, int finish) {
+    floats sums[TILE][WIDE * VECTORS];
+    UNROLL for (int t = 0; t < tokens; t++)
+        UNROLL for (int v = 0; v < panels * VECTORS; v++) sums[t][v] = (floats){0};
+    for (int64_t i = 0; i < depth; i++) {
+        floats w[WIDE * VECTORS];
+        UNROLL for (int v = 0; v < panels * VECTORS; v++) {
+            const float *from = weights + v / VECTORS * step + i * PANEL + v % VECTORS * LANES;
+            if (v % VECTORS == 0) __builtin_prefetch((const char *)from + 2048);
+            w[v] = load(from);
+        }
+        UNROLL for (int t = 0; t < tokens; t++)
+            UNROLL for (int v = 0; v < panels * VECTORS; v++) sums[t][v] += x[t * x_stride + i] * w[v];
+    }
+    UNROLL for (int t = 0; t < tokens; t++)
+        UNROLL for (int v = 0; v < panels * VECTORS; v++)
+            NAME(finish)(y + t * y_stride + v * LANES, sums[t][v], bias ? bias + v * LANES : NULL, finish);
+}
+
+#define FEW(n) case n: NAME(tile)(n, panels, x, xs, w, step, depth, y, ys, bias, finish); break;
+INLINE void NAME(few_tokens)(int tokens, int panels, const float *x, int64_t xs, const float *w, int64_t step,
+                             int64_t depth, float *y, int64_t ys, const float *bias, int finish) {
+    switch (tokens) {
+        FEW(1) FEW(2) FEW(3)
+#if TILE > 3
+        FEW(4) FEW(5) FEW(6)
+#endif
+#if TILE > 6
+        FEW(7) FEW(8) FEW(9) FEW(10) FEW(11) FEW(12)
+#endif
+    }
+}
+#undef FEW
+
+/* The same for any number of tokens and panels. */
+static TARGET void NAME(multiply)(int64_t tokens, int64_t panels, const float *x, int64_t x_stride, const float *weights,
+                                  int64_t step, int64_t depth, float *y, int64_t y_stride, const float *bias,
+                                  int finish) {
+    for (int64_t panel = 0, wide; panel < panels; panel += wide) {
+        wide = panels - panel >= WIDE ? WIDE : 1;
+        const float *w = weights + panel * step, *b = bias ? bias + panel * PANEL : NULL;
+        for (int64_t token = 0; token < tokens; token += TILE) {
+            int few = (int)(tokens - token < TILE ? tokens - token : TILE);
+            const float *from = x + token * x_stride;
+            float *to = y + token * y_stride + panel * PANEL;
+            if (wide == 1)
+                NAME(few_tokens)(few, 1, from, x_stride, w, step, depth, to, y_stride, b, finish);
+            else
+                NAME(few_tokens)(few, WIDE, from, x_stride, w, step, depth, to, y_stride, b, finish);
+        }
+    }
+}
+
+/* One panel with small integers. The dot products of a group are exact, so only their sum over the groups rounds.
+ * Weights are stored with an offset, to be unsigned: what it adds to a product is the sum of the activations. */
+INLINE void NAME(quantised_tile)(int tokens, int format, const struct quantised *x, int64_t token,
+                                 const uint8_t *weights, const uint16_t *scales, float *y, int64_t y_stride,
+                                 const float *bias, int finish) {
+    const int size = format == INT8 ? 64 : 32, loads = format == INT8 ? 16 : 4;
+    floats sums[QTILE][VECTORS];
+    UNROLL for (int t = 0; t < tokens; t++)
+        UNROLL for (int v = 0; v < VECTORS; v++) sums[t][v] = (floats){0};
+    for (int64_t group = 0; group < x->groups; group++) {
+        ints dots[QTILE][VECTORS];
+        UNROLL for (int t = 0; t < tokens; t++)
+            UNROLL for (int v = 0; v < VECTORS; v++)
+                dots[t][v] = (ints){0} - x->sums[(token + t) * x->groups + group] * (format == INT8 ? OFFSET_U8 : 8);
+        const int8_t *from = x->values + token * x->stride + group * size;
+        for (int quad = 0; quad < loads; quad++, weights += 64) {
+            __builtin_prefetch(weights + 2048);
+            if (format == INT8)
+                NAME(dot_u8)(tokens, dots, weights, from + quad * QUAD, x->stride);
+            else
+                NAME(dot_u4)(tokens, dots, weights, from + quad * QUAD, x->stride);
+        }
+        UNROLL for (int v = 0; v < VECTORS; v++) {
+            NAME(halves) half;
+            memcpy(&half, scales + group * PANEL + v * LANES, sizeof half);
+            floats scale = (floats)(__builtin_convertvector(half, NAME(words)) << 16);
+            UNROLL for (int t = 0; t < tokens; t++) {
+                floats both = scale * x->scales[(token + t) * x->groups + group];
+                sums[t][v] += __builtin_convertvector(dots[t][v], floats) * both;
+            }
+        }
+    }
+    UNROLL for (int t = 0; t < tokens; t++)
+        UNROLL for (int v = 0; v < VECTORS; v++)
+            NAME(finish)(y + t * y_stride + v * LANES, sums[t][v], bias ? bias + v * LANES : NULL, finish);
+}
+
+#define FEW(n) case n: NAME(quantised_tile)(n, format, x, token, w, scales, y, ys, bias, finish); break;
+INLINE void NAME(few_quantised)(int tokens, int format, const struct quantised *x, int64_t token, const uint8_t *w,
+                                const uint16_t *scales, float *y, int64_t ys, const float *bias, int finish) {
+    switch (tokens) {
+        FEW(1) FEW(2) FEW(3)
+#if QTILE > 3
+        FEW(4) FEW(5) FEW(6) FEW(7) FEW(8) FEW(9) FEW(10) FEW(11) FEW(12)
+#endif
+    }
+}
+#undef FEW
+
+static TARGET void NAME(multiply_quantised)(int64_t tokens, const struct quantised *x, const struct linear *linear,
+                                            int64_t panel, float *y, int64_t y_stride, int finish) {
+    const uint8_t *weights = (const uint8_t *)linear->weights + panel * panel_bytes(linear->format, linear->in);
+    const uint16_t *scales = linear->scales + panel * x->groups * PANEL;
+    const float *bias = linear->bias ? linear->bias + panel * PANEL : NULL;
+    for (int64_t token = 0; token < tokens; token += QTILE) {
+        int few = (int)(tokens - token < QTILE ? tokens - token : QTILE);
+        float *to = y + token * y_stride + panel * PANEL;
+        if (linear->format == INT8)
+            NAME(few_quantised)(few, INT8, x, token, weights, scales, to, y_stride, bias, finish);
+        else
+            NAME(few_quantised)(few, INT4, x, token, weights, scales, to, y_stride, bias, finish);
+    }
+}
+
+/* One token's activations to 8 bits: x ≈ scale * value, the greatest of each group becoming 127. */
+static TARGET void NAME(quantise)(struct quantised *q, int64_t token, const float *x, int64_t size) {
+    const float round = 12582912.0f;
+    for (int64_t group = 0; group < q->groups; group++) {
+        const float *from = x + group * size;
+        floats greatest = {0};
+        for (int64_t i = 0; i < size; i += LANES) {
+            floats v = load(from + i);
+            floats magnitude = (floats)((ints)v & 0x7fffffff);
+            ints larger = magnitude > greatest;
+            greatest = (floats)(((ints)magnitude & larger) | ((ints)greatest & ~larger));
+        }
+        float most = 0;
+        for (int lane = 0; lane < LANES; lane++) most = greatest[lane] > most ? greatest[lane] : most;
+        float inverse = most > 1e-30f ? 127 / most : 0;
+        ints total = {0};
+        for (int64_t i = 0; i < size; i += LANES) {
+            floats shifted = load(from + i) * inverse + round;
+            ints rounded = (ints)shifted - 0x4b400000; /* the bits of `round` */
+            total += rounded;
+            NAME(bytes) narrow = __builtin_convertvector(rounded, NAME(bytes));
+            memcpy(q->values + token * q->stride + group * size + i, &narrow, sizeof narrow);
+        }
+        int32_t sum = 0;
+        for (int lane = 0; lane < LANES; lane++) sum += total[lane];
+        q->sums[token * q->groups + group] = sum;
+        q->scales[token * q->groups + group] = most > 1e-30f ? most / 127 : 0;
+    }
+}
+
+/* LayerNorm (Ba, Kiros & Hinton 2016): (x - mean) / √(variance + ε) * weight + bias. */
+static TARGET void NAME(layer_norm)(const float *x, const float *weight, const float *bias, int64_t D, float epsilon,
+                                    float *y) {
+    int64_t whole = D / LANES * LANES;
+    floats sums = {0}, squares = {0};
+    for (int64_t i = 0; i < whole; i += LANES) sums += load(x + i);
+    float sum = NAME(sum)(sums);
+    for (int64_t i = whole; i < D; i++) sum += x[i];
+    float mean = sum / (float)D;
+    for (int64_t i = 0; i < whole; i += LANES) {
+        floats off = load(x + i) - mean;
+        squares += off * off;
+    }
+    float square = NAME(sum)(squares);
+    for (int64_t i = whole; i < D; i++) square += (x[i] - mean) * (x[i] - mean);
+    float scale = 1 / sqrtf(square / (float)D + epsilon);
+    for (int64_t i = 0; i < whole; i += LANES)
+        store(y + i, (load(x + i) - mean) * scale * load(weight + i) + load(bias + i));
+    for (int64_t i = whole; i < D; i++) y[i] = (x[i] - mean) * scale * weight[i] + bias[i];
+}
+
+/* Scores to probabilities: e^(x - greatest) over their sum for the first `valid`, 0 behind them up to `padded`. */
+INLINE void NAME(softmax)(float *scores, int64_t valid, int64_t padded) {
+    float greatest = scores[0];
+    for (int64_t s = 1; s < valid; s++) greatest = scores[s] > greatest ? scores[s] : greatest;
+    for (int64_t s = valid; s < padded; s++) scores[s] = greatest;
+    for (int64_t s = 0; s < valid; s += LANES)
+        store(scores + s, NAME(exponential)(load(scores + s) - greatest));
+    for (int64_t s = valid; s < padded; s++) scores[s] = 0;
+    floats sums = {0};
+    for (int64_t s = 0; s < valid; s += LANES) sums += load(scores + s);
+    float inverse = 1 / NAME(sum)(sums);
+    for (int64_t s = 0; s < valid; s += LANES) store(scores + s, load(scores + s) * inverse);
+}
+
+/* softmax(q kᵀ · scale) v for one head of one text: its new keys and values into the cache, then its queries. */
+static TARGET void NAME(attend)(struct call *call, int64_t layer, int64_t row_index, int64_t head, int thread) {
+    const struct model *model = call->model;
+    const struct row *row = &call->rows[row_index];
+    int64_t D = model->n_embd, K = D / model->n_head, K16 = round_up(K, PANEL), C = row->capacity;
+    float *keys = row->keys + (layer * model->n_head + head) * C * K;
+    float *values = row->values + (layer * model->n_head + head) * C * K16;
+    float *q = call->qkv_N3D + call->row_starts[row_index] * call->stride_3D + head * K;
+    float *out = call->heads_ND + call->row_starts[row_index] * call->stride_D + head * K;
+    float scale = (float)model->layers[layer].scale;
+    for (int64_t t = 0; t < row->count; t++) {
+        float *at = q + t * call->stride_3D;
+        int64_t place = row->past + t;
+        for (int64_t i = 0; i < K; i++) {
+            at[i] *= scale;
+            keys[place / PANEL * K * PANEL + i * PANEL + place % PANEL] = at[D + i];
+            values[i / PANEL * C * PANEL + place * PANEL + i % PANEL] = at[2 * D + i];
+        }
+    }
+    float *scores = call->scores + thread * (TILE * call->stride_scores + TILE * K16);
+    float *merged = scores + TILE * call->stride_scores;
+    for (int64_t t = 0; t < row->count; t += TILE) {
+        int64_t few = row->count - t < TILE ? row->count - t : TILE;
+        int64_t all = row->past + t + few, padded = round_up(all, PANEL); /* positions that the last of them sees */
+        NAME(multiply)(few, padded / PANEL, q + t * call->stride_3D, call->stride_3D, keys, K * PANEL, K, scores,
+                       call->stride_scores, NULL, STORE);
+        for (int64_t i = 0; i < few; i++)
+            NAME(softmax)(scores + i * call->stride_scores, row->past + t + i + 1, padded);
+        NAME(multiply)(few, K16 / PANEL, scores, call->stride_scores, values, C * PANEL, all, merged, K16, NULL, STORE);
+        for (int64_t i = 0; i < few; i++)
+            memcpy(out + (t + i) * call->stride_D, merged + i * K16, (size_t)K * sizeof(float));
+    }
+}
+
+/* Embedding of a token: a column of panels. */
+static TARGET void NAME(embed)(const struct linear *embedding, int32_t id, float *x) {
+    int64_t panel = id / PANEL, lane = id % PANEL, size = group_size(embedding->format);
+    const uint8_t *bytes = (const uint8_t *)embedding->weights + panel * panel_bytes(embedding->format, embedding->in);
+    int64_t groups = round_up(embedding->in, size) / size;
+    for (int64_t i = 0; i < embedding->in; i++) {
+        if (embedding->format == FP32) {
+            x[i] = ((const float *)bytes)[i * PANEL + lane];
+            continue;
+        }
+        uint32_t bits = (uint32_t)embedding->scales[(panel * groups + i / size) * PANEL + lane] << 16;
+        float scale;
+        memcpy(&scale, &bits, sizeof scale);
+        int64_t quad = i % size / QUAD, place = lane * QUAD + i % QUAD;
+        if (embedding->format == INT8)
+            x[i] = scale * (float)(bytes[i / size * 1024 + quad * 64 + place] - 128);
+        else
+            x[i] = scale * (float)((bytes[i / size * 256 + quad % 4 * 64 + place] >> (quad < 4 ? 0 : 4) & 15) - 8);
+    }
+}
+
+/* Give out the numbers from 0 to `total` to the threads, `chunk` at a time, and wait until all are done. */
+#define SHARE(index, total, chunk, statement)                                                                      \
+    do {                                                                                                           \
+        int64_t share_total = (total), share_chunk = (chunk);                                                      \
+        for (int64_t begin; (begin = atomic_fetch_add(next, share_chunk)) < share_total;)                          \
+            for (int64_t index = begin; index < begin + share_chunk && index < share_total; index++) statement;    \
+        next++;                                                                                                    \
+        pool_barrier(call->pool);                                                                                  \
+    } while (0)
+
+/* y (=, += or gelu) x W + b for all tokens. */
+static TARGET atomic_long *NAME(linear)(struct call *call, atomic_long *next, const struct linear *linear,
+                                        int64_t tokens, const float *x, int64_t x_stride, float *y, int64_t y_stride,
+                                        int finish) {
+    int64_t panels = round_up(linear->out, PANEL) / PANEL;
+    if (linear->format == FP32) {
+        int64_t pairs = (panels + WIDE - 1) / WIDE, step = linear->in * PANEL;
+        SHARE(pair, pairs, pairs / 64 + 1,
+              NAME(multiply)(tokens, panels - pair * WIDE < WIDE ? panels - pair * WIDE : WIDE, x, x_stride,
+                             (const float *)linear->weights + pair * WIDE * step, step, linear->in,
+                             y + pair * WIDE * PANEL, y_stride,
+                             linear->bias ? linear->bias + pair * WIDE * PANEL : NULL, finish));
+        return next;
+    }
+    struct quantised q = call->quantised;
+    int64_t size = group_size(linear->format);
+    q.groups = round_up(linear->in, size) / size;
+    SHARE(token, tokens, 1, NAME(quantise)(&q, token, x + token * x_stride, size));
+    SHARE(panel, panels, panels / 64 + 1, NAME(multiply_quantised)(tokens, &q, linear, panel, y, y_stride, finish));
+    return next;
+}
+
+static TARGET void NAME(begin_token)(struct call *call, int64_t row, int64_t t) {
+    const struct model *model = call->model;
+    int64_t token = call->row_starts[row] + t, position = call->rows[row].past + t;
+    float *x = call->x_ND + token * call->stride_D;
+    NAME(embed)(&model->embedding, call->ids[token], x);
+    for (int64_t i = 0; i < model->n_embd; i++) x[i] += model->positions[position * model->n_embd + i];
+}
+
+/* What each thread of a call does. */
+void NAME(forward)(void *argument, int thread) {
+    struct call *call = argument;
+    const struct model *model = call->model;
+    atomic_long *next = call->next;
+    int64_t N = call->num_tokens, D = model->n_embd, sD = call->stride_D;
+    float epsilon = (float)model->epsilon, *x = call->x_ND, *normed = call->normed_ND;
+    SHARE(row, call->num_rows, 1,
+          for (int64_t t = 0; t < call->rows[row].count; t++) NAME(begin_token)(call, row, t));
+    for (int64_t l = 0; l < model->n_layer; l++) {
+        const struct layer *layer = &model->layers[l];
+        SHARE(n, N, 1, NAME(layer_norm)(x + n * sD, layer->ln_1_weight, layer->ln_1_bias, D, epsilon, normed + n * sD));
+        next = NAME(linear)(call, next, &layer->attention, N, normed, sD, call->qkv_N3D, call->stride_3D, STORE);
+        SHARE(item, call->num_rows * model->n_head, 1,
+              NAME(attend)(call, l, item / model->n_head, item % model->n_head, thread));
+        next = NAME(linear)(call, next, &layer->projection, N, call->heads_ND, sD, x, sD, ADD);
+        SHARE(n, N, 1, NAME(layer_norm)(x + n * sD, layer->ln_2_weight, layer->ln_2_bias, D, epsilon, normed + n * sD));
+        next = NAME(linear)(call, next, &layer->expand, N, normed, sD, call->inner_NF, call->stride_F, GELU);
+        next = NAME(linear)(call, next, &layer->contract, N, call->inner_NF, call->stride_F, x, sD, ADD);
+    }
+    /* The last norm gathers the tokens whose logits are wanted. */
+    SHARE(row, call->num_rows, 1, {
+        const struct row *r = &call->rows[row];
+        int64_t target = 0;
+        for (int64_t before = 0; before < row; before++) target += call->rows[before].scored;
+        for (int64_t i = 0; i < r->scored; i++)
+            NAME(layer_norm)(x + (call->row_starts[row] + r->count - r->scored + i) * sD, model->ln_f_weight,
+                             model->ln_f_bias, D, epsilon, normed + (target + i) * sD);
+    });
+    if (call->num_scored > 0)
+        NAME(linear)(call, next, &model->head, call->num_scored, normed, sD, call->logits, call->logits_stride, STORE);
+}
+
+#undef SHARE
+#undef VECTORS
+#undef UNROLL
+#undef INLINE
+#undef floats
+#undef ints
+#undef load
+#undef store

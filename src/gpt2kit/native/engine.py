@@ -1,0 +1,203 @@
+"""GPT-2 on the kernel: reads tokens into the caches of texts, and gives the scores of what comes next.
+
+Shapes: B rows, V vocabulary, N tokens scored.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from ctypes import byref, c_int32, c_void_p
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2kit.errors import ModelError
+from gpt2kit.native.library import PANEL, Layer, Model, Row, Weights, best_isa, load_library, num_threads
+from gpt2kit.native.packed import PackedWeights, open_weights
+
+_TOKENS_AT_ONCE = 256  # bounds the activations of long prompts
+
+
+class TextCache:
+    """Keys and values of one text.
+
+    Args:
+        engine: what reads the text.
+        capacity: positions to make room for.
+
+    Attributes:
+        length: positions filled.
+    """
+
+    def __init__(self, engine: "NativeEngine", capacity: int) -> None:
+        shape = engine.shape
+        K = shape.n_embd // shape.n_head
+        blocks = -(-capacity // PANEL)
+        heads = (shape.n_layer, shape.n_head)
+        self.capacity = blocks * PANEL
+        self.keys = np.empty((*heads, blocks, K, PANEL), dtype=np.float32)
+        self.values = np.empty((*heads, -(-K // PANEL), self.capacity, PANEL), dtype=np.float32)
+        self.length = 0
+
+    def copy_from(self, other: "TextCache") -> None:
+        """Take over what another text's cache holds, for which there must be room."""
+        blocks = -(-other.length // PANEL)
+        self.keys[:, :, :blocks] = other.keys[:, :, :blocks]
+        self.values[:, :, :, : other.length] = other.values[:, :, :, : other.length]
+        self.length = other.length
+
+
+class NativeEngine:
+    """A model on the kernel.
+
+    A text's scores depend on its own tokens alone, bit for bit: not on the texts read beside it, nor on whether its
+    tokens came at once or one by one.
+
+    Args:
+        folder: a Hugging Face folder with safetensors.
+        weights: "fp32" computes as PyTorch does; "int8" and "int4" round the weights, and read less memory.
+        threads: how many to compute with; by default OMP_NUM_THREADS, or the cores of this process.
+        isa: the instruction set, for tests; by default the best one.
+
+    Raises:
+        UnsupportedError: only PyTorch computes this model.
+        ModelError: the kernel is not there, or the model's files are damaged.
+    """
+
+    def __init__(
+        self, folder: Path, *, weights: Weights = "fp32", threads: int | None = None, isa: int | None = None
+    ) -> None:
+        library = load_library()
+        if library is None:
+            raise ModelError("the native engine was not compiled when gpt2kit was installed; use --engine torch")
+        self._library = library
+        self._isa = best_isa(library) if isa is None else isa
+        self._process = os.getpid()
+        self._num_threads = threads or num_threads()
+        self._pool = self._new_pool()
+        self.packed = open_weights(folder, weights, library=library, pool=self._pool)
+        self.shape = self.packed.shape
+        self._model = _kernel_model(self.packed)
+        self._columns = -(-self.shape.vocab_size // PANEL) * PANEL
+
+    def __del__(self) -> None:
+        # Threads do not survive a fork, and a child cannot end those of its parent.
+        if getattr(self, "_pool", None) and self._process == os.getpid():
+            self._library.gk_pool_free(self._pool)
+
+    def _new_pool(self) -> int:
+        pool: int | None = self._library.gk_pool_new(self._num_threads)
+        if pool is None:
+            raise MemoryError
+        return pool
+
+    def read(
+        self, caches: Sequence[TextCache], tokens: Sequence[Sequence[int]], *, num_scored: Sequence[int] | None = None
+    ) -> NDArray[np.float32]:
+        """Read some tokens of each of several texts.
+
+        Args:
+            caches: of the texts, with room for the tokens.
+            tokens: at least one for each text.
+            num_scored: for how many of each text's last tokens the scores behind them are wanted; by default one.
+
+        Returns:
+            logits_NV: of the first text's tokens, then those of the second, and so on.
+
+        Raises:
+            ModelError: the scores are not numbers.
+        """
+        scored = [1] * len(caches) if num_scored is None else num_scored
+        logits = np.empty((sum(scored), self._columns), dtype=np.float32)
+        done = 0
+        for slices in _slices([len(ids) for ids in tokens]):
+            wanted = [
+                max(end - max(len(tokens[row]) - scored[row], begin), 0) for row, begin, end in slices
+            ]
+            ids = [identifier for row, begin, end in slices for identifier in tokens[row][begin:end]]
+            counts = [end - begin for _, begin, end in slices]
+            self._forward([caches[row] for row, _, _ in slices], counts, ids, wanted, logits[done:])
+            done += sum(wanted)
+        logits_NV = logits[:, : self.shape.vocab_size]
+        if not np.isfinite(logits_NV.sum()):
+            raise ModelError("the model's scores are not numbers (NaN or infinite): its weights are damaged")
+        return logits_NV
+
+    def _forward(
+        self,
+        caches: Sequence[TextCache],
+        counts: Sequence[int],
+        ids: Sequence[int],
+        scored: Sequence[int],
+        logits: NDArray[np.float32],
+    ) -> None:
+        if self._process != os.getpid():  # the threads of a forked process are gone
+            self._process, self._pool = os.getpid(), self._new_pool()
+        rows = (Row * len(caches))()
+        for row, cache, count, num_scored in zip(rows, caches, counts, scored, strict=True):
+            assert cache.length + count <= min(cache.capacity, self.shape.n_positions)
+            row.keys, row.values = cache.keys.ctypes.data, cache.values.ctypes.data
+            row.capacity, row.past, row.count, row.scored = cache.capacity, cache.length, count, num_scored
+        assert all(0 <= identifier < self.shape.vocab_size for identifier in ids)
+        failed = self._library.gk_forward(
+            c_void_p(self._pool),
+            byref(self._model),
+            self._isa,
+            rows,
+            len(caches),
+            (c_int32 * len(ids))(*ids),
+            c_void_p(logits.ctypes.data),
+            self._columns,
+        )
+        if failed:
+            raise MemoryError
+        for cache, count in zip(caches, counts, strict=True):
+            cache.length += count
+
+
+def _slices(lengths: Sequence[int]) -> Iterator[list[tuple[int, int, int]]]:
+    """Cut texts into calls of up to `_TOKENS_AT_ONCE` tokens: of each, rows with where they begin and end."""
+    slices: list[tuple[int, int, int]] = []
+    room = _TOKENS_AT_ONCE
+    for row, length in enumerate(lengths):
+        begin = 0
+        while begin < length:
+            end = min(begin + room, length)
+            slices.append((row, begin, end))
+            room -= end - begin
+            begin = end
+            if room == 0:
+                yield slices
+                slices, room = [], _TOKENS_AT_ONCE
+    if slices:
+        yield slices
+
+
+def _kernel_model(packed: PackedWeights) -> Model:
+    """The structure that the kernel reads; it points into the packed weights, which have to outlive it."""
+    shape = packed.shape
+    layers = (Layer * shape.n_layer)()
+    for number, layer in enumerate(layers):
+        name = f"transformer.h.{number}"
+        for norm in ("ln_1", "ln_2"):
+            setattr(layer, f"{norm}_weight", packed.address(f"{name}.{norm}.weight"))
+            setattr(layer, f"{norm}_bias", packed.address(f"{name}.{norm}.bias"))
+        layer.attention = packed.linear(f"{name}.attn.c_attn.weight", bias=f"{name}.attn.c_attn.bias")
+        layer.projection = packed.linear(f"{name}.attn.c_proj.weight", bias=f"{name}.attn.c_proj.bias")
+        layer.expand = packed.linear(f"{name}.mlp.c_fc.weight", bias=f"{name}.mlp.c_fc.bias")
+        layer.contract = packed.linear(f"{name}.mlp.c_proj.weight", bias=f"{name}.mlp.c_proj.bias")
+        layer.scale = shape.attention_scale(number)
+    return Model(
+        n_embd=shape.n_embd,
+        n_layer=shape.n_layer,
+        n_head=shape.n_head,
+        n_inner=shape.n_inner,
+        n_positions=shape.n_positions,
+        epsilon=shape.layer_norm_epsilon,
+        positions=packed.address("transformer.wpe.weight"),
+        ln_f_weight=packed.address("transformer.ln_f.weight"),
+        ln_f_bias=packed.address("transformer.ln_f.bias"),
+        embedding=packed.linear("transformer.wte.weight", bias=None),
+        head=packed.linear("transformer.wte.weight" if packed.is_tied else "lm_head.weight", bias=None),
+        layers=layers,
+    )

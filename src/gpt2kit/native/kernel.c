@@ -1,0 +1,203 @@
+/* GPT-2's forward pass on a CPU: what Python calls, and the three instruction sets it is compiled for. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "kernel.h"
+
+/* Each dot adds, for each token, the products of 4 activations and the weights of 16 outputs by 4 inputs: dot_u8 for
+ * 64 bytes, dot_u4 for 64 bytes that hold the 4 inputs and those 16 places on. */
+
+#define NAME(x) x##_portable
+#define TARGET
+#define LANES 4
+#define TILE 3
+#define WIDE 1
+#define QTILE 3
+#define OFFSET_U8 128
+typedef int32_t dots_portable __attribute__((vector_size(16)));
+static inline void dot_u8_portable(int tokens, dots_portable dots[][4], const uint8_t *w, const int8_t *x, int64_t s) {
+    for (int t = 0; t < tokens; t++)
+        for (int output = 0; output < PANEL; output++)
+            for (int i = 0; i < QUAD; i++) dots[t][output / 4][output % 4] += w[output * QUAD + i] * x[t * s + i];
+}
+static inline void dot_u4_portable(int tokens, dots_portable dots[][4], const uint8_t *w, const int8_t *x, int64_t s) {
+    for (int t = 0; t < tokens; t++)
+        for (int output = 0; output < PANEL; output++)
+            for (int i = 0; i < QUAD; i++) {
+                int both = w[output * QUAD + i];
+                dots[t][output / 4][output % 4] += (both & 15) * x[t * s + i] + (both >> 4) * x[t * s + 16 + i];
+            }
+}
+#include "body.h"
+#undef NAME
+#undef TARGET
+#undef LANES
+#undef TILE
+#undef WIDE
+#undef QTILE
+#undef OFFSET_U8
+
+#if defined(__x86_64__)
+static inline int32_t four_bytes(const int8_t *from) {
+    int32_t four;
+    memcpy(&four, from, sizeof four);
+    return four;
+}
+
+#define NAME(x) x##_avx2
+#define TARGET __attribute__((target("avx2,fma")))
+#define LANES 8
+#define TILE 6
+#define WIDE 1
+#define QTILE 3
+#define OFFSET_U8 0
+typedef int32_t dots_avx2 __attribute__((vector_size(32)));
+/* maddubs adds two products in 16 bits, which 255 * 127 * 2 overflows: |x| * (w - 128 with the sign of x) does not. */
+TARGET static inline __attribute__((always_inline)) void dot_u8_avx2(int tokens, dots_avx2 dots[][2], const uint8_t *w,
+                                                                     const int8_t *x, int64_t s) {
+    const __m256i ones = _mm256_set1_epi16(1), offset = _mm256_set1_epi8((char)0x80);
+    for (int half = 0; half < 2; half++) {
+        __m256i weights = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)w + half), offset);
+        for (int t = 0; t < tokens; t++) {
+            __m256i four = _mm256_set1_epi32(four_bytes(x + t * s));
+            __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(four), _mm256_sign_epi8(weights, four));
+            dots[t][half] += (dots_avx2)_mm256_madd_epi16(pairs, ones);
+        }
+    }
+}
+TARGET static inline __attribute__((always_inline)) void dot_u4_avx2(int tokens, dots_avx2 dots[][2], const uint8_t *w,
+                                                                     const int8_t *x, int64_t s) {
+    const __m256i ones = _mm256_set1_epi16(1), low = _mm256_set1_epi8(15);
+    for (int half = 0; half < 2; half++) {
+        __m256i both = _mm256_loadu_si256((const __m256i *)w + half);
+        __m256i first = _mm256_and_si256(both, low), second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+        for (int t = 0; t < tokens; t++) {
+            __m256i pairs = _mm256_add_epi16(
+                _mm256_maddubs_epi16(first, _mm256_set1_epi32(four_bytes(x + t * s))),
+                _mm256_maddubs_epi16(second, _mm256_set1_epi32(four_bytes(x + t * s + 16))));
+            dots[t][half] += (dots_avx2)_mm256_madd_epi16(pairs, ones);
+        }
+    }
+}
+#include "body.h"
+#undef NAME
+#undef TARGET
+#undef LANES
+#undef TILE
+#undef WIDE
+#undef QTILE
+#undef OFFSET_U8
+
+#define NAME(x) x##_avx512
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")))
+#define LANES 16
+#define TILE 12
+#define WIDE 2
+#define QTILE 12
+#define OFFSET_U8 128
+typedef int32_t dots_avx512 __attribute__((vector_size(64)));
+TARGET static inline __attribute__((always_inline)) void dot_u8_avx512(int tokens, dots_avx512 dots[][1],
+                                                                       const uint8_t *w, const int8_t *x, int64_t s) {
+    __m512i weights = _mm512_loadu_si512(w);
+    _Pragma("GCC unroll 16") for (int t = 0; t < tokens; t++)
+        dots[t][0] = (dots_avx512)_mm512_dpbusd_epi32((__m512i)dots[t][0], weights,
+                                                      _mm512_set1_epi32(four_bytes(x + t * s)));
+}
+TARGET static inline __attribute__((always_inline)) void dot_u4_avx512(int tokens, dots_avx512 dots[][1],
+                                                                       const uint8_t *w, const int8_t *x, int64_t s) {
+    const __m512i low = _mm512_set1_epi8(15);
+    __m512i both = _mm512_loadu_si512(w);
+    __m512i first = _mm512_and_si512(both, low), second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+    _Pragma("GCC unroll 16") for (int t = 0; t < tokens; t++) {
+        __m512i sums = _mm512_dpbusd_epi32((__m512i)dots[t][0], first, _mm512_set1_epi32(four_bytes(x + t * s)));
+        dots[t][0] = (dots_avx512)_mm512_dpbusd_epi32(sums, second, _mm512_set1_epi32(four_bytes(x + t * s + 16)));
+    }
+}
+#include "body.h"
+#endif
+
+/* The best instruction set of this processor. */
+int gk_best_isa(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
+        return AVX512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return AVX2;
+#endif
+    return PORTABLE;
+}
+
+/* Memory for a call, 64-byte aligned parts of one block. */
+struct arena {
+    char *memory;
+    size_t used;
+};
+
+static void *take(struct arena *arena, int64_t bytes) {
+    void *part = arena->memory ? arena->memory + arena->used : NULL;
+    arena->used += (size_t)round_up(bytes, 64);
+    return part;
+}
+
+/* Rows are a cache line longer than they need to be, or those of a tile would fall into the same set of the cache. */
+static int64_t stride_of(int64_t width) { return round_up(width, 64) + PANEL; }
+
+static void lay_out(struct call *call, struct arena *arena, int64_t *row_starts) {
+    const struct model *model = call->model;
+    int64_t N = call->num_tokens, widest = call->stride_F > call->stride_D ? call->stride_F : call->stride_D;
+    int64_t K16 = round_up(model->n_embd / model->n_head, PANEL);
+    struct quantised *q = &call->quantised;
+    call->x_ND = take(arena, N * call->stride_D * 4);
+    call->normed_ND = take(arena, N * call->stride_D * 4);
+    call->heads_ND = take(arena, N * call->stride_D * 4);
+    call->qkv_N3D = take(arena, N * call->stride_3D * 4);
+    call->inner_NF = take(arena, N * call->stride_F * 4);
+    call->scores = take(arena, pool_size(call->pool) * 12 * (call->stride_scores + K16) * 4);
+    q->stride = widest;
+    q->values = take(arena, N * widest);
+    q->scales = take(arena, N * (widest / 32 + 1) * 4);
+    q->sums = take(arena, N * (widest / 32 + 1) * 4);
+    call->next = take(arena, (model->n_layer * 11 + 4) * (int64_t)sizeof(atomic_long));
+    call->row_starts = row_starts = take(arena, call->num_rows * 8);
+    for (int64_t row = 0, start = 0; arena->memory && row < call->num_rows; start += call->rows[row++].count)
+        row_starts[row] = start;
+}
+
+/* Read some tokens of several texts: fills their caches, and `logits` with the scores behind the last of them.
+ *
+ * ids holds the tokens of the first row, then those of the second, and so on; logits [scored, logits_stride]. Returns
+ * 0, or -1 without memory. */
+int gk_forward(struct pool *pool, const struct model *model, int isa, const struct row *rows, int64_t num_rows,
+               const int32_t *ids, float *logits, int64_t logits_stride) {
+    struct call call = {.model = model, .pool = pool, .rows = rows, .ids = ids, .num_rows = num_rows,
+                        .logits = logits, .logits_stride = logits_stride};
+    for (int64_t row = 0; row < num_rows; row++) {
+        int64_t length = round_up(rows[row].past + rows[row].count, PANEL);
+        call.num_tokens += rows[row].count;
+        call.num_scored += rows[row].scored;
+        if (call.stride_scores < length + PANEL) call.stride_scores = length + PANEL;
+    }
+    call.stride_D = stride_of(model->n_embd);
+    call.stride_3D = stride_of(3 * model->n_embd);
+    call.stride_F = stride_of(model->n_inner);
+    struct arena arena = {0};
+    lay_out(&call, &arena, NULL);
+    arena.memory = aligned_alloc(64, arena.used);
+    if (arena.memory == NULL) return -1;
+    memset(arena.memory, 0, arena.used);
+    arena.used = 0;
+    lay_out(&call, &arena, NULL);
+    void (*forward)(void *, int) = forward_portable;
+#if defined(__x86_64__)
+    if (isa == AVX2) forward = forward_avx2;
+    if (isa == AVX512) forward = forward_avx512;
+#endif
+    pool_run(pool, forward, &call);
+    free(arena.memory);
+    return 0;
+}

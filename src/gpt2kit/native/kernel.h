@@ -1,0 +1,100 @@
+/* Types shared by the parts of the native engine. Shapes are written behind names as in the Python code:
+ *
+ *     N  tokens of a call, of all rows together    D  n_embd            K  D / H, width of a head
+ *     S  positions attended to                     F  n_inner           V  vocab_size
+ *
+ * Weights are packed in panels of 16 outputs, so that a vector lane is an output and sums need no reduction:
+ *
+ *     fp32  panel[in][16]
+ *     int8  panel[group][16 quads][16 outputs][4]   a byte is weight / scale + 128, groups of 64 inputs
+ *     int4  panel[group][4][16 outputs][4]          byte j: quad j in the low bits, quad j + 4 in the high bits, each
+ *                                                   weight / scale + 8, groups of 32 inputs
+ *
+ * Scales are bfloat16, scales[panel][group][16].
+ */
+#ifndef GPT2KIT_KERNEL_H
+#define GPT2KIT_KERNEL_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+enum { PANEL = 16, QUAD = 4 };
+enum format { FP32 = 0, INT8 = 1, INT4 = 2 };
+enum finish { STORE = 0, GELU = 1, ADD = 2 };
+enum isa { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
+
+/* y = x W + b with W [in, out]; the arrays reach to whole panels, filled up with zeros. */
+struct linear {
+    int64_t in, out;
+    int64_t format;
+    const void *weights;
+    const uint16_t *scales;
+    const float *bias;
+};
+
+struct layer {
+    const float *ln_1_weight, *ln_1_bias, *ln_2_weight, *ln_2_bias;
+    struct linear attention, projection, expand, contract;
+    double scale; /* of q k */
+};
+
+struct model {
+    int64_t n_embd, n_layer, n_head, n_inner, n_positions;
+    double epsilon;
+    const float *positions, *ln_f_weight, *ln_f_bias;
+    struct linear embedding, head;
+    const struct layer *layers;
+};
+
+/* A text's cache: keys[layer][head][S / 16][K][16], values[layer][head][K / 16][capacity][16]. */
+struct row {
+    float *keys, *values;
+    int64_t capacity; /* a multiple of 16 */
+    int64_t past;     /* positions filled */
+    int64_t count;    /* tokens read by this call */
+    int64_t scored;   /* of the last so many of them logits are wanted */
+};
+
+/* Activations as small integers, a scale and the sum of the values for each group. */
+struct quantised {
+    int8_t *values;
+    float *scales;
+    int32_t *sums;
+    int64_t stride, groups;
+};
+
+/* One call: what its threads share. */
+struct call {
+    const struct model *model;
+    struct pool *pool;
+    const struct row *rows;
+    const int32_t *ids;
+    int64_t num_rows, num_tokens, num_scored, logits_stride;
+    float *logits;
+    float *x_ND, *normed_ND, *qkv_N3D, *heads_ND, *inner_NF; /* each with its stride, longer than the row */
+    int64_t stride_D, stride_3D, stride_F, stride_scores;
+    struct quantised quantised;
+    float *scores; /* of each thread */
+    const int64_t *row_starts;
+    atomic_long *next; /* for each phase, the next piece of work that no thread has taken */
+};
+
+struct pool *gk_pool_new(int num_threads);
+void gk_pool_free(struct pool *pool);
+int pool_size(const struct pool *pool);
+void pool_run(struct pool *pool, void (*work)(void *argument, int thread), void *argument);
+void pool_barrier(struct pool *pool);
+
+static inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+static inline int64_t group_size(int64_t format) { return format == INT8 ? 64 : format == INT4 ? 32 : 1; }
+static inline int64_t panel_bytes(int64_t format, int64_t in) {
+    return format == FP32 ? in * PANEL * 4 : round_up(in, group_size(format)) * PANEL / (format == INT4 ? 2 : 1);
+}
+
+void forward_portable(void *call, int thread);
+#if defined(__x86_64__)
+void forward_avx2(void *call, int thread);
+void forward_avx512(void *call, int thread);
+#endif
+
+#endif

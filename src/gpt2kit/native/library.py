@@ -1,0 +1,136 @@
+"""The compiled kernel, through ctypes, and whether it is there.
+
+The package's build compiles it where there is a C compiler. Without it everything works, on PyTorch.
+"""
+
+import ctypes
+import functools
+import os
+from ctypes import POINTER, Structure, c_double, c_int, c_int32, c_int64, c_void_p
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Literal
+
+Weights = Literal["fp32", "int8", "int4"]
+FORMATS: dict[Weights, int] = {"fp32": 0, "int8": 1, "int4": 2}
+ISAS = ("portable", "avx2", "avx512")
+PANEL = 16  # outputs that stand side by side in packed weights
+GROUPS: dict[Weights, int] = {"fp32": 1, "int8": 64, "int4": 32}  # inputs that share a scale
+ISA_VARIABLE = "GPT2KIT_NATIVE_ISA"
+
+
+class Linear(Structure):
+    """`struct linear` of kernel.h."""
+
+    _fields_ = (
+        ("inputs", c_int64),
+        ("outputs", c_int64),
+        ("format", c_int64),
+        ("weights", c_void_p),
+        ("scales", c_void_p),
+        ("bias", c_void_p),
+    )
+
+
+class Layer(Structure):
+    """`struct layer` of kernel.h."""
+
+    _fields_ = (
+        ("ln_1_weight", c_void_p),
+        ("ln_1_bias", c_void_p),
+        ("ln_2_weight", c_void_p),
+        ("ln_2_bias", c_void_p),
+        ("attention", Linear),
+        ("projection", Linear),
+        ("expand", Linear),
+        ("contract", Linear),
+        ("scale", c_double),
+    )
+
+
+class Model(Structure):
+    """`struct model` of kernel.h."""
+
+    _fields_ = (
+        ("n_embd", c_int64),
+        ("n_layer", c_int64),
+        ("n_head", c_int64),
+        ("n_inner", c_int64),
+        ("n_positions", c_int64),
+        ("epsilon", c_double),
+        ("positions", c_void_p),
+        ("ln_f_weight", c_void_p),
+        ("ln_f_bias", c_void_p),
+        ("embedding", Linear),
+        ("head", Linear),
+        ("layers", POINTER(Layer)),
+    )
+
+
+class Row(Structure):
+    """`struct row` of kernel.h."""
+
+    _fields_ = (
+        ("keys", c_void_p),
+        ("values", c_void_p),
+        ("capacity", c_int64),
+        ("past", c_int64),
+        ("count", c_int64),
+        ("scored", c_int64),
+    )
+
+
+def library_path() -> Path | None:
+    """The compiled kernel's file; None when the package was installed without one."""
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_kernel{suffix}")
+        if path.is_file():
+            return path
+    return None
+
+
+@functools.cache
+def load_library() -> ctypes.CDLL | None:
+    """The compiled kernel; None when there is none, or it is another machine's."""
+    path = library_path()
+    if path is None:
+        return None
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:
+        return None
+    library.gk_pool_new.restype = c_void_p
+    library.gk_pool_new.argtypes = (c_int,)
+    library.gk_pool_free.restype = None
+    library.gk_pool_free.argtypes = (c_void_p,)
+    library.gk_pack.restype = None
+    library.gk_pack.argtypes = (c_void_p, POINTER(Linear), c_void_p, c_int64, c_int64)
+    library.gk_best_isa.restype = c_int
+    library.gk_best_isa.argtypes = ()
+    library.gk_forward.restype = c_int
+    library.gk_forward.argtypes = (
+        c_void_p,
+        POINTER(Model),
+        c_int,
+        POINTER(Row),
+        c_int64,
+        POINTER(c_int32),
+        c_void_p,
+        c_int64,
+    )
+    return library
+
+
+def best_isa(library: ctypes.CDLL) -> int:
+    """The instruction set to use: the processor's best, or the lesser one that GPT2KIT_NATIVE_ISA names."""
+    best: int = library.gk_best_isa()
+    wanted = os.environ.get(ISA_VARIABLE, "")
+    return min(ISAS.index(wanted), best) if wanted in ISAS else best
+
+
+def num_threads() -> int:
+    """Threads to compute with: OMP_NUM_THREADS, or the cores that this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,244 @@
+"""Weights as the kernel reads them: packed into one block of memory, or, quantised, into a file beside the model.
+
+The file `<model>/native/int8.bin` begins with a line of JSON, filled up with blanks to a page: what the weights were
+made from (the size, time and SHA-256 of each file of the model), and the SHA-256 of the block that follows. A file that
+is damaged, or of other weights, is made anew.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+from ctypes import CDLL, byref, c_void_p
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2kit.console import warn
+from gpt2kit.errors import DiskError, ModelError
+from gpt2kit.files import PARTIAL_SUFFIX, explained_disk_errors, sha256_file
+from gpt2kit.native.checkpoint import CONFIG, Checkpoint, Shape, tensor_shapes, weight_files
+from gpt2kit.native.library import FORMATS, GROUPS, PANEL, Linear, Weights
+
+CACHE_FOLDER = "native"
+_VERSION = 1  # of the layout and of the way weights are rounded
+_PAGE_BYTES = 4096
+_ALIGNMENT_BYTES = 64
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where the numbers of one tensor lie in a block, in bytes from its beginning.
+
+    Attributes:
+        inputs, outputs: of a matrix; of a vector, `outputs` is its length and `inputs` 0.
+        start: of the values.
+        scales: of the scales of quantised values; None where there are none.
+        end: behind the last byte.
+    """
+
+    inputs: int
+    outputs: int
+    start: int
+    scales: int | None
+    end: int
+
+
+def layout(shape: Shape, weights: Weights, *, is_tied: bool) -> dict[str, Part]:
+    """Where each tensor of a model lies; the positions' embeddings and all vectors are float32."""
+    parts: dict[str, Part] = {}
+    end = 0
+    for name, dims in tensor_shapes(shape, is_tied=is_tied).items():
+        start = _aligned(end)
+        if len(dims) == 1 or name == "transformer.wpe.weight":
+            # A bias is read in whole panels.
+            parts[name] = Part(0, int(np.prod(dims)), start, None, start + 4 * _up(int(np.prod(dims)), PANEL))
+        else:
+            is_by_output = name in ("transformer.wte.weight", "lm_head.weight")
+            inputs, outputs = dims[::-1] if is_by_output else dims
+            parts[name] = _matrix(inputs, outputs, weights, start=start)
+        end = parts[name].end
+    return parts
+
+
+def _matrix(inputs: int, outputs: int, weights: Weights, *, start: int) -> Part:
+    padded_inputs, padded_outputs = _up(inputs, GROUPS[weights]), _up(outputs, PANEL)
+    size = padded_inputs * padded_outputs
+    if weights == "fp32":
+        return Part(inputs, outputs, start, None, start + 4 * size)
+    scales = _aligned(start + (size // 2 if weights == "int4" else size))
+    return Part(inputs, outputs, start, scales, scales + 2 * size // GROUPS[weights])
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _aligned(number: int) -> int:
+    return _up(number, _ALIGNMENT_BYTES)
+
+
+@dataclass(frozen=True)
+class PackedWeights:
+    """A model's weights for the kernel.
+
+    Attributes:
+        shape: the model's.
+        weights: how they are kept.
+        parts: where each tensor lies.
+        block: all of them.
+        is_tied: whether the head is the embedding.
+    """
+
+    shape: Shape
+    weights: Weights
+    parts: dict[str, Part]
+    block: NDArray[np.uint8]
+    is_tied: bool
+
+    def address(self, name: str) -> int:
+        """Of a tensor's first number."""
+        return int(self.block.ctypes.data) + self.parts[name].start
+
+    def linear(self, name: str, *, bias: str | None) -> Linear:
+        """A matrix and its bias as the kernel takes them."""
+        part = self.parts[name]
+        scales = None if part.scales is None else int(self.block.ctypes.data) + part.scales
+        return Linear(
+            part.inputs,
+            part.outputs,
+            FORMATS[self.weights],
+            self.address(name),
+            scales,
+            None if bias is None else self.address(bias),
+        )
+
+
+def open_weights(folder: Path, weights: Weights, *, library: CDLL, pool: int) -> PackedWeights:
+    """Pack a model's weights; quantised ones are taken from the file beside it, which is made if needed.
+
+    Args:
+        folder: the model's.
+        weights: "fp32", or how to quantise.
+        library: the kernel.
+        pool: its threads.
+
+    Raises:
+        ModelError: the folder's files are damaged or do not agree.
+    """
+    if weights == "fp32":
+        return _pack(Checkpoint(folder), weights, library=library, pool=pool)
+    path = folder / CACHE_FOLDER / f"{weights}.bin"
+    kept = _read_kept(path, folder, weights)
+    if kept is not None:
+        return kept
+    packed = _pack(Checkpoint(folder), weights, library=library, pool=pool)
+    try:
+        _keep(path, packed)
+    except (DiskError, OSError) as error:
+        warn(f"the {weights} weights are not kept, and will be made again the next time: {error}")
+    return packed
+
+
+def _pack(checkpoint: Checkpoint, weights: Weights, *, library: CDLL, pool: int) -> PackedWeights:
+    parts = layout(checkpoint.shape, weights, is_tied=checkpoint.is_tied)
+    memory = mmap.mmap(-1, max(part.end for part in parts.values()))
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)  # fewer page faults now and address look-ups later
+    packed = PackedWeights(
+        checkpoint.shape, weights, parts, np.frombuffer(memory, dtype=np.uint8), is_tied=checkpoint.is_tied
+    )
+    for name, part in parts.items():
+        values = checkpoint.read(name)
+        if part.inputs == 0:
+            target = packed.block[part.start : part.start + 4 * part.outputs].view(np.float32)
+            target[:] = values.reshape(-1)
+            continue
+        if weights != "fp32" and not np.isfinite(values.sum()):
+            raise ModelError(f"{checkpoint.folder}: {name} holds numbers that are infinite or none (NaN)")
+        is_by_output = values.shape == (part.outputs, part.inputs) and name.endswith(("wte.weight", "lm_head.weight"))
+        steps = (1, part.inputs) if is_by_output else (part.outputs, 1)
+        linear = packed.linear(name, bias=None)
+        library.gk_pack(c_void_p(pool), byref(linear), c_void_p(values.ctypes.data), *steps)
+    return packed
+
+
+def _sources(folder: Path) -> dict[str, dict[str, int]]:
+    """The size and time of the files that a model's numbers come from."""
+    found = {}
+    for path in (folder / CONFIG, *weight_files(folder)):
+        about = path.stat()
+        found[path.name] = {"bytes": about.st_size, "time_ns": about.st_mtime_ns}
+    return found
+
+
+def _keep(path: Path, packed: PackedWeights) -> None:
+    """Write quantised weights beside the file and rename."""
+    folder = path.parent.parent
+    sources: dict[str, Any] = {
+        name: {**about, "sha256": sha256_file(folder / name)} for name, about in _sources(folder).items()
+    }
+    header = {
+        "kind": "gpt2kit native weights",
+        "version": _VERSION,
+        "weights": packed.weights,
+        "is_tied": packed.is_tied,
+        "shape": asdict(packed.shape),
+        "sources": sources,
+        "sha256": hashlib.sha256(packed.block).hexdigest(),
+    }
+    line = json.dumps(header).encode() + b"\n"
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    with explained_disk_errors(path):
+        path.parent.mkdir(exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                file.write(line.ljust(_up(len(line), _PAGE_BYTES)))
+                file.write(packed.block)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _read_kept(path: Path, folder: Path, weights: Weights) -> PackedWeights | None:
+    """The weights of a file, if it is whole and made from this model."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline(1 << 20)
+            header = json.loads(line)
+            shape = Shape(**header["shape"])
+            is_tied = bool(header["is_tied"])
+            if (header["version"], header["weights"]) != (_VERSION, weights):
+                return None
+            if not _is_of(header["sources"], folder):
+                return None
+            parts = layout(shape, weights, is_tied=is_tied)
+            start = _up(len(line), _PAGE_BYTES)
+            size = max(part.end for part in parts.values())
+            if os.fstat(file.fileno()).st_size != start + size:
+                return None
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    block = np.frombuffer(memory, dtype=np.uint8, offset=start)
+    if hashlib.sha256(block).hexdigest() != header["sha256"]:
+        warn(f"{path}: is damaged, and made anew")
+        return None
+    return PackedWeights(shape, weights, parts, block, is_tied=is_tied)
+
+
+def _is_of(recorded: dict[str, Any], folder: Path) -> bool:
+    """Whether files are those recorded: by size and time, or where the time has changed by what they hold."""
+    present = _sources(folder)
+    if set(present) != set(recorded):
+        return False
+    for name, about in present.items():
+        known = recorded[name]
+        if known["bytes"] != about["bytes"]:
+            return False
+        if known["time_ns"] != about["time_ns"] and known["sha256"] != sha256_file(folder / name):
+            return False
+    return True
