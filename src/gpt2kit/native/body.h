@@ -5,8 +5,8 @@
  *     LANES       floats of a vector
  *     TILE        tokens computed together with floats      WIDE  panels computed together with them
  *     QTILE       the same with small integers
- *     OFFSET_U8   what dot_u8 takes int8 weights to be off by
- *     dot_u8, dot_u4, see kernel.c
+ *     OFFSET      what the weights of a dot are off by
+ *     dot_u8, dot_u4      see kernel.c
  *
  * A result of a token is summed in one order, whatever else is computed beside it: inputs from the first to the last,
  * one after the other in each lane. So texts depend neither on their batch nor on how a prompt was cut up.
@@ -143,7 +143,7 @@ INLINE void NAME(quantised_tile)(int tokens, int format, const struct quantised 
         ints dots[QTILE][VECTORS];
         UNROLL for (int t = 0; t < tokens; t++)
             UNROLL for (int v = 0; v < VECTORS; v++)
-                dots[t][v] = (ints){0} - x->sums[(token + t) * x->groups + group] * (format == INT8 ? OFFSET_U8 : 8);
+                dots[t][v] = (ints){0} - x->sums[(token + t) * x->groups + group] * OFFSET;
         const int8_t *from = x->values + token * x->stride + group * size;
         for (int quad = 0; quad < loads; quad++, weights += 64) {
             __builtin_prefetch(weights + 2048);
@@ -293,7 +293,7 @@ static TARGET void NAME(attend)(struct call *call, int64_t layer, int64_t row_in
     }
 }
 
-/* Embedding of a token: a column of panels. */
+/* Embedding of a token: a column of a panel, in 8 bits where other weights have 4. */
 static TARGET void NAME(embed)(const struct linear *embedding, int32_t id, float *x) {
     int64_t panel = id / PANEL, lane = id % PANEL, size = group_size(embedding->format);
     const uint8_t *bytes = (const uint8_t *)embedding->weights + panel * panel_bytes(embedding->format, embedding->in);
@@ -306,11 +306,7 @@ static TARGET void NAME(embed)(const struct linear *embedding, int32_t id, float
         uint32_t bits = (uint32_t)embedding->scales[(panel * groups + i / size) * PANEL + lane] << 16;
         float scale;
         memcpy(&scale, &bits, sizeof scale);
-        int64_t quad = i % size / QUAD, place = lane * QUAD + i % QUAD;
-        if (embedding->format == INT8)
-            x[i] = scale * (float)(bytes[i / size * 1024 + quad * 64 + place] - 128);
-        else
-            x[i] = scale * (float)((bytes[i / size * 256 + quad % 4 * 64 + place] >> (quad < 4 ? 0 : 4) & 15) - 8);
+        x[i] = scale * (float)(bytes[i / 64 * 1024 + i % 64 / QUAD * 64 + lane * QUAD + i % QUAD] - 128);
     }
 }
 

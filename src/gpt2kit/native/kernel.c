@@ -11,13 +11,15 @@
 /* Each dot adds, for each token, the products of 4 activations and the weights of 16 outputs by 4 inputs: dot_u8 for
  * 64 bytes, dot_u4 for 64 bytes that hold the 4 inputs and those 16 places on. */
 
+static const int8_t codes[16] = CODES;
+
 #define NAME(x) x##_portable
 #define TARGET
 #define LANES 4
 #define TILE 3
 #define WIDE 1
 #define QTILE 3
-#define OFFSET_U8 128
+#define OFFSET 128
 typedef int32_t dots_portable __attribute__((vector_size(16)));
 static inline void dot_u8_portable(int tokens, dots_portable dots[][4], const uint8_t *w, const int8_t *x, int64_t s) {
     for (int t = 0; t < tokens; t++)
@@ -29,7 +31,8 @@ static inline void dot_u4_portable(int tokens, dots_portable dots[][4], const ui
         for (int output = 0; output < PANEL; output++)
             for (int i = 0; i < QUAD; i++) {
                 int both = w[output * QUAD + i];
-                dots[t][output / 4][output % 4] += (both & 15) * x[t * s + i] + (both >> 4) * x[t * s + 16 + i];
+                dots[t][output / 4][output % 4] +=
+                    (codes[both & 15] + 128) * x[t * s + i] + (codes[both >> 4] + 128) * x[t * s + 16 + i];
             }
 }
 #include "body.h"
@@ -39,7 +42,7 @@ static inline void dot_u4_portable(int tokens, dots_portable dots[][4], const ui
 #undef TILE
 #undef WIDE
 #undef QTILE
-#undef OFFSET_U8
+#undef OFFSET
 
 #if defined(__x86_64__)
 static inline int32_t four_bytes(const int8_t *from) {
@@ -54,7 +57,7 @@ static inline int32_t four_bytes(const int8_t *from) {
 #define TILE 6
 #define WIDE 1
 #define QTILE 3
-#define OFFSET_U8 0
+#define OFFSET 0
 typedef int32_t dots_avx2 __attribute__((vector_size(32)));
 /* maddubs adds two products in 16 bits, which 255 * 127 * 2 overflows: |x| * (w - 128 with the sign of x) does not. */
 TARGET static inline __attribute__((always_inline)) void dot_u8_avx2(int tokens, dots_avx2 dots[][2], const uint8_t *w,
@@ -72,14 +75,16 @@ TARGET static inline __attribute__((always_inline)) void dot_u8_avx2(int tokens,
 TARGET static inline __attribute__((always_inline)) void dot_u4_avx2(int tokens, dots_avx2 dots[][2], const uint8_t *w,
                                                                      const int8_t *x, int64_t s) {
     const __m256i ones = _mm256_set1_epi16(1), low = _mm256_set1_epi8(15);
+    const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)codes));
     for (int half = 0; half < 2; half++) {
         __m256i both = _mm256_loadu_si256((const __m256i *)w + half);
-        __m256i first = _mm256_and_si256(both, low), second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+        __m256i first = _mm256_shuffle_epi8(table, _mm256_and_si256(both, low));
+        __m256i second = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(both, 4), low));
         for (int t = 0; t < tokens; t++) {
-            __m256i pairs = _mm256_add_epi16(
-                _mm256_maddubs_epi16(first, _mm256_set1_epi32(four_bytes(x + t * s))),
-                _mm256_maddubs_epi16(second, _mm256_set1_epi32(four_bytes(x + t * s + 16))));
-            dots[t][half] += (dots_avx2)_mm256_madd_epi16(pairs, ones);
+            __m256i x1 = _mm256_set1_epi32(four_bytes(x + t * s)), x2 = _mm256_set1_epi32(four_bytes(x + t * s + 16));
+            __m256i pairs1 = _mm256_maddubs_epi16(_mm256_abs_epi8(x1), _mm256_sign_epi8(first, x1));
+            __m256i pairs2 = _mm256_maddubs_epi16(_mm256_abs_epi8(x2), _mm256_sign_epi8(second, x2));
+            dots[t][half] += (dots_avx2)_mm256_madd_epi16(pairs1, ones) + (dots_avx2)_mm256_madd_epi16(pairs2, ones);
         }
     }
 }
@@ -90,7 +95,7 @@ TARGET static inline __attribute__((always_inline)) void dot_u4_avx2(int tokens,
 #undef TILE
 #undef WIDE
 #undef QTILE
-#undef OFFSET_U8
+#undef OFFSET
 
 #define NAME(x) x##_avx512
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")))
@@ -98,7 +103,7 @@ TARGET static inline __attribute__((always_inline)) void dot_u4_avx2(int tokens,
 #define TILE 12
 #define WIDE 2
 #define QTILE 12
-#define OFFSET_U8 128
+#define OFFSET 128
 typedef int32_t dots_avx512 __attribute__((vector_size(64)));
 TARGET static inline __attribute__((always_inline)) void dot_u8_avx512(int tokens, dots_avx512 dots[][1],
                                                                        const uint8_t *w, const int8_t *x, int64_t s) {
@@ -110,8 +115,12 @@ TARGET static inline __attribute__((always_inline)) void dot_u8_avx512(int token
 TARGET static inline __attribute__((always_inline)) void dot_u4_avx512(int tokens, dots_avx512 dots[][1],
                                                                        const uint8_t *w, const int8_t *x, int64_t s) {
     const __m512i low = _mm512_set1_epi8(15);
+    /* The codes with their offset: adding 128 is flipping the highest bit. */
+    const __m512i table = _mm512_xor_si512(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)codes)),
+                                           _mm512_set1_epi8((char)0x80));
     __m512i both = _mm512_loadu_si512(w);
-    __m512i first = _mm512_and_si512(both, low), second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+    __m512i first = _mm512_shuffle_epi8(table, _mm512_and_si512(both, low));
+    __m512i second = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(both, 4), low));
     _Pragma("GCC unroll 16") for (int t = 0; t < tokens; t++) {
         __m512i sums = _mm512_dpbusd_epi32((__m512i)dots[t][0], first, _mm512_set1_epi32(four_bytes(x + t * s)));
         dots[t][0] = (dots_avx512)_mm512_dpbusd_epi32(sums, second, _mm512_set1_epi32(four_bytes(x + t * s + 16)));

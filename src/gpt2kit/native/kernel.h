@@ -7,8 +7,8 @@
  *
  *     fp32  panel[in][16]
  *     int8  panel[group][16 quads][16 outputs][4]   a byte is weight / scale + 128, groups of 64 inputs
- *     int4  panel[group][4][16 outputs][4]          byte j: quad j in the low bits, quad j + 4 in the high bits, each
- *                                                   weight / scale + 8, groups of 32 inputs
+ *     int4  panel[group][4][16 outputs][4]          quad j in the low bits of a byte, quad j + 4 in the high ones, each
+ *                                                   the place in CODES of weight / scale, groups of 32 inputs
  *
  * Scales are bfloat16, scales[panel][group][16].
  */
@@ -22,6 +22,9 @@ enum { PANEL = 16, QUAD = 4 };
 enum format { FP32 = 0, INT8 = 1, INT4 = 2 };
 enum finish { STORE = 0, GELU = 1, ADD = 2 };
 enum isa { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
+
+/* What 4 bits stand for: closer together where weights are many (the values of llama.cpp's IQ4_NL). */
+#define CODES {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}
 
 /* y = x W + b with W [in, out]; the arrays reach to whole panels, filled up with zeros. */
 struct linear {

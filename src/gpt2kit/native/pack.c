@@ -25,40 +25,52 @@ static float from_bfloat16(uint16_t half) {
     return value;
 }
 
-static float squared_error(const float *weights, int64_t size, float scale, float least, float most) {
-    float sum = 0;
-    for (int64_t i = 0; i < size; i++) {
-        float rounded = rintf(weights[i] / scale);
-        rounded = rounded < least ? least : rounded > most ? most : rounded;
-        float error = weights[i] - rounded * scale;
-        sum += error * error;
+static const int8_t codes[16] = CODES;
+
+/* The places in `codes` that are nearest to weights / scale. */
+static void nearest_codes(const float *weights, int64_t size, float scale, int8_t *places) {
+    float inverse = scale == 0 ? 0 : 1 / scale;
+    int32_t found[64] = {0};
+    for (int code = 1; code < 16; code++) {
+        float middle = 0.5f * (float)(codes[code - 1] + codes[code]);
+        for (int64_t i = 0; i < size; i++) found[i] += weights[i] * inverse > middle;
     }
-    return sum;
+    for (int64_t i = 0; i < size; i++) places[i] = (int8_t)found[i];
 }
 
-/* The bfloat16 scale of a group. With 4 bits, the one of some candidates that is nearest to the weights: the weight of
- * the greatest magnitude may become -8, there being no 8, or be cut off for the good of the others. */
-static float best_scale(const float *weights, int64_t size, int64_t format) {
-    float greatest = 0;
+/* Quantise a group to places in `codes`. The error of codes c with the best scale for them, Σwc / Σc², is
+ * Σw² - (Σwc)² / Σc²: of some scales, the one whose codes have the least. */
+static float quantise_to_4_bits(const float *weights, int64_t size, int8_t *places) {
+    float greatest = 0, best_scale = 0, best_gain = -1;
     for (int64_t i = 0; i < size; i++)
         if (fabsf(weights[i]) > fabsf(greatest)) greatest = weights[i];
-    if (greatest == 0) return 0;
-    if (format == INT8) return from_bfloat16(to_bfloat16(fabsf(greatest) / 127));
-    float best = 0, least_error = INFINITY;
-    for (int step = 0; step <= 12; step++) {
-        float scale = from_bfloat16(to_bfloat16(-greatest / (6.6f + 0.2f * (float)step)));
-        float error = scale == 0 ? INFINITY : squared_error(weights, size, scale, -8, 7);
-        if (error < least_error) best = scale, least_error = error;
+    for (int sign = -1; sign <= 1; sign += 2) {
+        for (int step = -8; step <= 8; step++) {
+            nearest_codes(weights, size, greatest / ((float)sign * (120.0f + 4 * (float)step)), places);
+            float product = 0, square = 0;
+            for (int64_t i = 0; i < size; i++) {
+                float code = codes[places[i]];
+                product += weights[i] * code;
+                square += code * code;
+            }
+            float gain = product * product / square; /* no code is 0 */
+            if (gain > best_gain) best_gain = gain, best_scale = product / square;
+        }
     }
-    return best;
+    best_scale = from_bfloat16(to_bfloat16(best_scale));
+    nearest_codes(weights, size, best_scale, places);
+    return best_scale;
 }
 
-static void quantise_group(const float *weights, int64_t size, float scale, int64_t format, int8_t *quantised) {
-    float least = format == INT8 ? -127 : -8, most = format == INT8 ? 127 : 7;
+static float quantise_to_8_bits(const float *weights, int64_t size, int8_t *quantised) {
+    float greatest = 0;
+    for (int64_t i = 0; i < size; i++) greatest = fmaxf(greatest, fabsf(weights[i]));
+    float scale = from_bfloat16(to_bfloat16(greatest / 127));
     for (int64_t i = 0; i < size; i++) {
         float rounded = scale == 0 ? 0 : rintf(weights[i] / scale);
-        quantised[i] = (int8_t)(rounded < least ? least : rounded > most ? most : rounded);
+        quantised[i] = (int8_t)(rounded < -127 ? -127 : rounded > 127 ? 127 : rounded);
     }
+    return scale;
 }
 
 static void pack_fp32(const struct packing *packing, int64_t panel) {
@@ -83,18 +95,18 @@ static void pack_quantised(const struct packing *packing, int64_t panel) {
             float weights[64] = {0};
             for (int64_t i = 0; i < size && group * size + i < linear->in && output < linear->out; i++)
                 weights[i] = packing->source[(group * size + i) * packing->step_in + output * packing->step_out];
-            float scale = best_scale(weights, size, linear->format);
             int8_t quantised[64];
-            quantise_group(weights, size, scale, linear->format, quantised);
+            float scale = linear->format == INT8 ? quantise_to_8_bits(weights, size, quantised)
+                                                 : quantise_to_4_bits(weights, size, quantised);
             scales[group * PANEL + lane] = to_bfloat16(scale);
             for (int64_t i = 0; i < size; i++) {
                 int64_t quad = i / QUAD, place = lane * QUAD + i % QUAD;
                 if (linear->format == INT8)
                     target[quad * 64 + place] = (uint8_t)(quantised[i] + 128);
                 else if (quad < 4)
-                    target[quad * 64 + place] = (uint8_t)(quantised[i] + 8);
+                    target[quad * 64 + place] = (uint8_t)quantised[i];
                 else
-                    target[(quad - 4) * 64 + place] |= (uint8_t)((quantised[i] + 8) << 4);
+                    target[(quad - 4) * 64 + place] |= (uint8_t)(quantised[i] << 4);
             }
         }
         target += size * PANEL / (linear->format == INT4 ? 2 : 1);

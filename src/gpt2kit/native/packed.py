@@ -24,7 +24,7 @@ from gpt2kit.native.checkpoint import CONFIG, Checkpoint, Shape, tensor_shapes, 
 from gpt2kit.native.library import FORMATS, GROUPS, PANEL, Linear, Weights
 
 CACHE_FOLDER = "native"
-_VERSION = 1  # of the layout and of the way weights are rounded
+_VERSION = 2  # of the layout and of the way weights are rounded
 _PAGE_BYTES = 4096
 _ALIGNMENT_BYTES = 64
 
@@ -38,6 +38,7 @@ class Part:
         start: of the values.
         scales: of the scales of quantised values; None where there are none.
         end: behind the last byte.
+        weights: how they are kept.
     """
 
     inputs: int
@@ -45,6 +46,7 @@ class Part:
     start: int
     scales: int | None
     end: int
+    weights: Weights
 
 
 def layout(shape: Shape, weights: Weights, *, is_tied: bool) -> dict[str, Part]:
@@ -55,11 +57,11 @@ def layout(shape: Shape, weights: Weights, *, is_tied: bool) -> dict[str, Part]:
         start = _aligned(end)
         if len(dims) == 1 or name == "transformer.wpe.weight":
             # A bias is read in whole panels.
-            parts[name] = Part(0, int(np.prod(dims)), start, None, start + 4 * _up(int(np.prod(dims)), PANEL))
+            parts[name] = Part(0, int(np.prod(dims)), start, None, start + 4 * _up(int(np.prod(dims)), PANEL), "fp32")
         else:
             is_by_output = name in ("transformer.wte.weight", "lm_head.weight")
             inputs, outputs = dims[::-1] if is_by_output else dims
-            parts[name] = _matrix(inputs, outputs, weights, start=start)
+            parts[name] = _matrix(inputs, outputs, "int8" if weights == "int4" and is_by_output else weights, start=start)
         end = parts[name].end
     return parts
 
@@ -68,9 +70,9 @@ def _matrix(inputs: int, outputs: int, weights: Weights, *, start: int) -> Part:
     padded_inputs, padded_outputs = _up(inputs, GROUPS[weights]), _up(outputs, PANEL)
     size = padded_inputs * padded_outputs
     if weights == "fp32":
-        return Part(inputs, outputs, start, None, start + 4 * size)
+        return Part(inputs, outputs, start, None, start + 4 * size, weights)
     scales = _aligned(start + (size // 2 if weights == "int4" else size))
-    return Part(inputs, outputs, start, scales, scales + 2 * size // GROUPS[weights])
+    return Part(inputs, outputs, start, scales, scales + 2 * size // GROUPS[weights], weights)
 
 
 def _up(number: int, multiple: int) -> int:
@@ -110,7 +112,7 @@ class PackedWeights:
         return Linear(
             part.inputs,
             part.outputs,
-            FORMATS[self.weights],
+            FORMATS[part.weights],
             self.address(name),
             scales,
             None if bias is None else self.address(bias),
