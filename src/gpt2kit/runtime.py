@@ -78,6 +78,11 @@ def available_memory_bytes(device: "torch.device") -> int:
         import torch
 
         return torch.cuda.mem_get_info(device)[0]
+    return available_main_memory_bytes()
+
+
+def available_main_memory_bytes() -> int:
+    """Bytes of main memory that a new allocation may use: what the machine has available, or its container."""
     available = int(psutil.virtual_memory().available)
     limit = _cgroup_memory_left()
     return available if limit is None else min(available, limit)

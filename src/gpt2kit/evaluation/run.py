@@ -208,7 +208,7 @@ class _Run:
     ) -> tuple[Likelihood, list[TokenDocument], str]:
         """Load a model, measure it, and let it write its texts into `sets`."""
         settings = self.settings
-        loaded = load(record.folder, device=settings.device, precision=settings.precision)
+        loaded = load(record.folder, device=settings.device, precision=settings.precision, engine="torch")
         documents = self.held_out.encode(loaded.tokenizer)
         started = time.monotonic()
         nats = token_nats(

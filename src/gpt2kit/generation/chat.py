@@ -51,7 +51,7 @@ class Chat:
         self.seed = settings.seed if settings.seed is not None else secrets.randbelow(1 << 31)
         self._model = model
         # At least half of the context is left for what is read.
-        most = max(model.model.config.n_positions // 2, 1)
+        most = max(model.config.n_positions // 2, 1)
         self._writing = settings.of_an_answer(max_new_tokens=min(settings.max_new_tokens, most))
         self._tries = 0
         self._answering: Generator[str] | None = None
@@ -150,7 +150,7 @@ class Chat:
 
     def _fitting(self, asked: Sequence[Message]) -> list[int]:
         """The ids of as many of the latest turns as fit the context beside an answer."""
-        context, answer = self._model.model.config.n_positions, self._writing.max_new_tokens
+        context, answer = self._model.config.n_positions, self._writing.max_new_tokens
         room = context - answer
         # A turn begins with a question. No message has less than one token, so that older ones need not be tried, and
         # the fewer turns the fewer tokens, so that the first start that fits is found by halving.

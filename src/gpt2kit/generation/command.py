@@ -13,7 +13,7 @@ from gpt2kit.generation.output import HEADER_KIND, OutputFiles, command_line, mo
 from gpt2kit.generation.plan import Plan, make_plan
 from gpt2kit.generation.prompts import collect_prompts
 from gpt2kit.generation.sample import Sample
-from gpt2kit.generation.settings import GenerateSettings
+from gpt2kit.generation.settings import NATIVE_METHODS, Engine, GenerateSettings
 from gpt2kit.generation.texts import pieces
 from gpt2kit.runtime import provenance
 
@@ -65,7 +65,13 @@ def run(settings: GenerateSettings) -> Generation:
     """
     prompts = collect_prompts(settings.prompts, settings.prompts_file)
     settings = _resolved(settings, prompts)
-    model = load(settings.model_dir, device=settings.device, precision=settings.precision)
+    model = load(
+        settings.model_dir,
+        device=settings.device,
+        precision=settings.precision,
+        engine=_engine(settings),
+        weights=settings.weights,
+    )
     plan = make_plan(model, prompts, settings, num_samples=settings.nsamples * settings.nfiles)
     settings = settings.model_copy(update={"seed": plan.seed})
     header = _header(settings, model, plan)
@@ -106,10 +112,25 @@ def _header(settings: GenerateSettings, model: LanguageModel, plan: Plan) -> dic
         "settings": settings.to_dict(),
         "again": command_line(settings),
         "model": model_record(model.folder),
-        "device": str(model.model.device),
-        "dtype": str(model.model.transformer.wte.weight.dtype).removeprefix("torch."),
+        **_computed_by(plan),
         **provenance(),
     }
+
+
+def _engine(settings: GenerateSettings) -> Engine:
+    """The engine to open: for the methods that are PyTorch's alone, its own, unless another one is asked for."""
+    if settings.engine == "auto" and settings.weights in ("auto", "fp32") and settings.method not in NATIVE_METHODS:
+        return "torch"
+    return settings.engine
+
+
+def _computed_by(plan: Plan) -> dict[str, str]:
+    if plan.native is not None:
+        weights = plan.native.packed.weights
+        return {"engine": "native", "weights": weights, "device": "cpu", "dtype": "float32"}
+    embedding = plan.model.model.transformer.wte.weight
+    dtype = str(embedding.dtype).removeprefix("torch.")
+    return {"engine": "torch", "device": str(embedding.device), "dtype": dtype}
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gpt2kit.errors import ModelError
 from gpt2kit.generation.reader import Reader
+from gpt2kit.generation.rules import PenaltyRules
 from gpt2kit.generation.sampling import (
     Choice,
     Cutoffs,
@@ -38,23 +39,8 @@ _SHARE_ENDED = 0.125
 
 
 @dataclass(frozen=True, kw_only=True)
-class Penalties:
-    """What is done to the scores before a token is chosen from them; the defaults do nothing.
-
-    Attributes:
-        forbidden: ids that are never chosen.
-        end_of_text: the id that ends a text.
-        min_new_tokens: before so many, end-of-text is not chosen.
-        repetition, frequency, presence, no_repeat_ngram_size: as in `sampling`.
-    """
-
-    end_of_text: int
-    forbidden: tuple[int, ...] = ()
-    min_new_tokens: int = 0
-    repetition: float = 1.0
-    frequency: float = 0.0
-    presence: float = 0.0
-    no_repeat_ngram_size: int = 0
+class Penalties(PenaltyRules):
+    """The rules, applied to tensors."""
 
     def apply(self, scores_BV: Tensor, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> Tensor:
         """Change the scores, given the tokens of each row's prompt and of its text so far.

@@ -16,9 +16,7 @@ from gpt2kit.errors import UsageError
 from gpt2kit.files import explained_disk_errors, sha256_file, write_atomically, write_json_lines
 from gpt2kit.generation.sample import Sample
 from gpt2kit.generation.settings import GenerateSettings
-from gpt2kit.model import tokenizer_folder
-from gpt2kit.model.adapters import base_folder, is_adapter
-from gpt2kit.model.folder import file_hashes
+from gpt2kit.model.places import file_hashes, is_adapter
 
 HEADER_KIND = "gpt2kit generation"
 _NAME = re.compile(r"generated_(\d+)")
@@ -109,10 +107,12 @@ def model_record(folder: Path) -> dict[str, Any]:
     """A model folder with the SHA-256 of what its texts depend on: weights, configuration and tokenizer."""
     named = file_hashes(folder)
     record: dict[str, Any] = {"folder": str(folder), "sha256": named}
-    tokenizer = tokenizer_folder(folder) / "tokenizer.json"
-    if tokenizer.is_file() and tokenizer.name not in named:
-        named["tokenizer.json"] = sha256_file(tokenizer)
     if is_adapter(folder):
+        from gpt2kit.model.adapters import base_folder, tokenizer_folder  # imports torch
+
+        tokenizer = tokenizer_folder(folder) / "tokenizer.json"
+        if tokenizer.is_file() and tokenizer.name not in named:
+            named["tokenizer.json"] = sha256_file(tokenizer)
         record["base"] = model_record(base_folder(folder))
     return record
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from gpt2kit.console import warn
 from gpt2kit.errors import UsageError
-from gpt2kit.generation.decoding import Penalties
 from gpt2kit.generation.language_model import LanguageModel
-from gpt2kit.generation.settings import GenerateSettings
+from gpt2kit.generation.rules import PenaltyRules
+from gpt2kit.generation.settings import NATIVE_METHODS, GenerateSettings
 from gpt2kit.generation.writing import Ending, Job
+from gpt2kit.native.engine import NativeEngine
 from gpt2kit.runtime import derive_seed
-from gpt2kit.tokens import render_chat
 
 _USER_TURN = "\nUser:"  # where the model's turn of a chat is over, should it not say so by end-of-text
 _METHOD_NAMES = {
@@ -31,8 +31,9 @@ class Plan:
     settings: GenerateSettings
     jobs: tuple[Job, ...]
     ending: Ending
-    penalties: Penalties
+    penalties: PenaltyRules
     seed: int | None
+    native: NativeEngine | None  # None: PyTorch writes
 
 
 def make_plan(model: LanguageModel, prompts: Sequence[str], settings: GenerateSettings, *, num_samples: int) -> Plan:
@@ -47,7 +48,8 @@ def make_plan(model: LanguageModel, prompts: Sequence[str], settings: GenerateSe
     if isinstance(prompts, str):
         raise UsageError("prompts should be a list of texts, not one text")
     _warn_of_no_effect(settings, num_samples)
-    config = model.model.config
+    native = _native(model, settings)
+    config = model.config
     seed = settings.seed if settings.seed is not None else secrets.randbelow(1 << 31)
     jobs: list[Job] = []
     occurrences: Counter[str] = Counter()
@@ -65,7 +67,7 @@ def make_plan(model: LanguageModel, prompts: Sequence[str], settings: GenerateSe
             jobs.append(Job(prompt, tuple(ids[num_dropped:]), num_dropped, prompt_index, sample_index, key))
         occurrences[prompt] += 1
     its_seed = seed if settings.method == "sampling" else None
-    return Plan(model, settings, tuple(jobs), _ending(settings), _penalties(model, settings), its_seed)
+    return Plan(model, settings, tuple(jobs), _ending(settings), _penalties(model, settings), its_seed, native)
 
 
 def plan_turn(model: LanguageModel, ids: Sequence[int], settings: GenerateSettings, *, prompt: str, key: int) -> Plan:
@@ -79,7 +81,12 @@ def plan_turn(model: LanguageModel, ids: Sequence[int], settings: GenerateSettin
         key: what its draws are a function of, together with the position.
     """
     job = Job(prompt, tuple(ids), num_dropped=0, prompt_index=0, sample_index=0, key=key)
-    return Plan(model, settings, (job,), _ending(settings), _penalties(model, settings), None)
+    return Plan(model, settings, (job,), _ending(settings), _penalties(model, settings), None, _native(model, settings))
+
+
+def _native(model: LanguageModel, settings: GenerateSettings) -> NativeEngine | None:
+    can_decode = settings.method in NATIVE_METHODS
+    return model.native_for(engine=settings.engine, weights=settings.weights, can_decode=can_decode)
 
 
 def _ending(settings: GenerateSettings) -> Ending:
@@ -90,9 +97,9 @@ def _ending(settings: GenerateSettings) -> Ending:
     )
 
 
-def _penalties(model: LanguageModel, settings: GenerateSettings) -> Penalties:
-    tokenizer, config = model.tokenizer, model.model.config
-    return Penalties(
+def _penalties(model: LanguageModel, settings: GenerateSettings) -> PenaltyRules:
+    tokenizer, config = model.tokenizer, model.config
+    return PenaltyRules(
         end_of_text=tokenizer.end_of_text,
         forbidden=tuple(range(tokenizer.vocab_size, config.vocab_size)),
         min_new_tokens=settings.min_new_tokens,
@@ -119,7 +126,8 @@ def _prompt_ids(model: LanguageModel, prompt: str, settings: GenerateSettings, *
             f"prompt {number} is not valid text (character {error.start + 1}); give it as UTF-8"
         ) from error
     if settings.chat:
-        from gpt2kit.corpus import Message
+        from gpt2kit.corpus.document import Message
+        from gpt2kit.tokens.chat import render_chat
 
         told = [Message("system", settings.system)] if settings.system is not None else []
         ids, _ = render_chat([*told, Message("user", prompt)], model.tokenizer, add_generation_prompt=True)

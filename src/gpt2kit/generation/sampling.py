@@ -28,6 +28,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gpt2kit.generation.rules import CutoffRules
+
 _MIX_1, _MIX_2, _GOLDEN = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15, -0x61C8864680B583EB
 _HEADS = (512, 8192)  # how many of the greatest scores are sorted before all are
 
@@ -223,14 +225,8 @@ def _keep_from(scores_BV: Tensor, cutoff_B1: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Cutoffs:
-    """Temperature and cut-offs; the defaults change nothing."""
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    typical_p: float = 1.0
+class Cutoffs(CutoffRules):
+    """The rules, applied to tensors."""
 
     def apply(self, scores_BV: Tensor) -> Tensor:
         """Scores divided by the temperature, -inf where they are cut off."""

@@ -9,6 +9,9 @@ from gpt2kit.config import Settings
 from gpt2kit.runtime import Precision
 
 Method = Literal["greedy", "sampling", "beam", "contrastive"]
+Engine = Literal["auto", "torch", "native"]
+WeightsSetting = Literal["auto", "fp32", "int8", "int4"]
+NATIVE_METHODS: tuple[Method, ...] = ("greedy", "sampling")  # of the native engine
 DEFAULT_MODEL_DIR = "models/gpt2_fine_tuned"
 # Values that ask for nothing, so that nothing is amiss when they have no effect.
 _OFF: dict[str, tuple[float, ...]] = {
@@ -126,6 +129,16 @@ class GenerateSettings(Settings):
     precision: Precision = Field(
         "auto",
         description="What to compute in: fp32, bf16, fp16. In fp32 no text depends on what else is in its batch.",
+    )
+    engine: Engine = Field(
+        "auto",
+        description="What computes: torch, or native (greedy search and sampling on a CPU, faster and without "
+        "PyTorch). auto: native where it can be.",
+    )
+    weights: WeightsSetting = Field(
+        "auto",
+        description="Weights of the native engine: fp32 is exact; int8 and int4 are rounded, faster and smaller. "
+        "auto: fp32.",
     )
     stream: bool | None = Field(
         None, description="Show the text while it is written. Default: for a single text, on a terminal."

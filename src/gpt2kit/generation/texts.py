@@ -1,20 +1,21 @@
 """From prompts to texts: `generate`, and `stream` for one text while it is written."""
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from gpt2kit.generation.beam import BeamSearch, beam_search
-from gpt2kit.generation.contrastive import contrastive_search
-from gpt2kit.generation.decoding import decode
 from gpt2kit.generation.language_model import LanguageModel
 from gpt2kit.generation.plan import Plan, make_plan
-from gpt2kit.generation.reader import num_columns
+from gpt2kit.generation.rules import CutoffRules
 from gpt2kit.generation.sample import Sample
-from gpt2kit.generation.sampling import Cutoffs
 from gpt2kit.generation.settings import GenerateSettings
 from gpt2kit.generation.writing import Job, Writing
-from gpt2kit.model import GPT2
-from gpt2kit.runtime import available_memory_bytes
+from gpt2kit.runtime import available_main_memory_bytes, available_memory_bytes
+
+if TYPE_CHECKING:
+    from gpt2kit.generation.decoding import Penalties
+    from gpt2kit.model import GPT2
 
 _MEMORY_SHARE = 0.5  # of what is free
 _LARGEST_BATCH_ON_CPU, _LARGEST_BATCH_ON_GPU = 64, 512  # more rows bring no more tokens a second
@@ -76,7 +77,7 @@ def write(
 def pieces(plan: Plan) -> Generator[tuple[Writing, str]]:
     """Write all texts: each with its new characters, token by token, until its `finish_reason` is set."""
     settings = plan.settings
-    with _eval_mode(plan.model.model):
+    with nullcontext() if plan.native else _eval_mode(plan.model.model):
         if settings.method == "sampling":
             yield from _decoded(plan, plan.jobs)
             return
@@ -100,22 +101,56 @@ def pieces(plan: Plan) -> Generator[tuple[Writing, str]]:
 def _decoded(plan: Plan, jobs: Sequence[Job]) -> Iterator[tuple[Writing, str]]:
     """Greedy search or sampling, in batches of similar length."""
     settings = plan.settings
-    cutoffs = None
-    if settings.method == "sampling":
-        cutoffs = Cutoffs(settings.temperature, settings.top_k, settings.top_p, settings.min_p, settings.typical_p)
     waiting = sorted(jobs, key=lambda job: len(job.prompt_ids))  # the longest last, and taken first
     while waiting:
         size = settings.batch_size or _rows_that_fit(plan, longest=len(waiting[-1].prompt_ids))
         batch = [Writing(job, plan.model.tokenizer, plan.ending) for job in waiting[-size:]]
         del waiting[-size:]
-        yield from decode(plan.model.model, batch, penalties=plan.penalties, cutoffs=cutoffs, keep=settings.window_keep)
+        yield from _decoded_batch(plan, batch)
+
+
+def _decoded_batch(plan: Plan, batch: Sequence[Writing]) -> Iterator[tuple[Writing, str]]:
+    settings = plan.settings
+    cutoffs = None
+    if settings.method == "sampling":
+        cutoffs = CutoffRules(settings.temperature, settings.top_k, settings.top_p, settings.min_p, settings.typical_p)
+    if plan.native is not None:
+        from gpt2kit.generation import native_decoding
+
+        return native_decoding.decode(
+            plan.native, batch, penalties=plan.penalties, cutoffs=cutoffs, keep=settings.window_keep
+        )
+    from gpt2kit.generation import decoding
+    from gpt2kit.generation.sampling import Cutoffs
+
+    return decoding.decode(
+        plan.model.model,
+        batch,
+        penalties=_penalties(plan),
+        cutoffs=None if cutoffs is None else Cutoffs(**asdict(cutoffs)),
+        keep=settings.window_keep,
+    )
+
+
+def _penalties(plan: Plan) -> "Penalties":
+    """The rules as PyTorch's methods take them."""
+    from gpt2kit.generation.decoding import Penalties
+
+    return Penalties(**asdict(plan.penalties))
 
 
 def _rows_that_fit(plan: Plan, *, longest: int) -> int:
     """How many texts may be written at a time within the memory that is free."""
+    config = plan.model.config
+    if plan.native is not None:
+        columns = min(longest + plan.ending.max_new_tokens, config.n_positions)
+        row_bytes = 4 * (2 * config.n_layer * config.n_embd * columns + config.vocab_size)
+        return min(max(int(available_main_memory_bytes() * _MEMORY_SHARE / row_bytes), 1), _LARGEST_BATCH_ON_CPU)
+    from gpt2kit.generation.reader import num_columns
+
     model = plan.model.model
-    config, device, itemsize = model.config, model.device, model.transformer.wte.weight.element_size()
-    columns = num_columns(config, longest=longest, max_new_tokens=plan.ending.max_new_tokens)
+    device, itemsize = model.device, model.transformer.wte.weight.element_size()
+    columns = num_columns(model.config, longest=longest, max_new_tokens=plan.ending.max_new_tokens)
     # Keys and values, and once more when ended rows are left out of the cache, which copies it.
     cache_bytes = 2 * 2 * config.n_layer * config.n_embd * columns * itemsize
     row_bytes = cache_bytes + config.vocab_size * _BYTES_PER_ENTRY
@@ -124,18 +159,22 @@ def _rows_that_fit(plan: Plan, *, longest: int) -> int:
 
 
 def _contrastive(plan: Plan, jobs: Sequence[Job]) -> Iterator[tuple[Writing, str]]:
+    from gpt2kit.generation.contrastive import contrastive_search
+
     for job in jobs:
         yield from contrastive_search(
             plan.model.model,
             Writing(job, plan.model.tokenizer, plan.ending),
             top_k=plan.settings.top_k,
             alpha=plan.settings.penalty_alpha,
-            penalties=plan.penalties,
+            penalties=_penalties(plan),
             keep=plan.settings.window_keep,
         )
 
 
 def _beams(plan: Plan, jobs: Sequence[Job]) -> Iterator[tuple[Writing, str]]:
+    from gpt2kit.generation.beam import BeamSearch, beam_search
+
     settings = plan.settings
     search = BeamSearch(
         num_beams=settings.num_beams,
@@ -148,7 +187,7 @@ def _beams(plan: Plan, jobs: Sequence[Job]) -> Iterator[tuple[Writing, str]]:
         search,
         tokenizer=plan.model.tokenizer,
         ending=plan.ending,
-        penalties=plan.penalties,
+        penalties=_penalties(plan),
         keep=settings.window_keep,
     )
     for writing in texts:
@@ -156,7 +195,7 @@ def _beams(plan: Plan, jobs: Sequence[Job]) -> Iterator[tuple[Writing, str]]:
 
 
 @contextmanager
-def _eval_mode(model: GPT2) -> Iterator[None]:
+def _eval_mode(model: "GPT2") -> Iterator[None]:
     """Switch dropout off, and afterwards on again if it was."""
     was_training = model.training
     model.eval()

@@ -16,9 +16,10 @@ from gpt2kit.files import explained_disk_errors, read_json, to_json, write_atomi
 from gpt2kit.hub import resolve_base
 from gpt2kit.model.gpt2 import GPT2, Conv1D
 from gpt2kit.model.lora import TARGETS, LoRAConv1D, adapt_layer, lora_weights
+from gpt2kit.model.places import ADAPTER_CONFIG as ADAPTER_CONFIG
+from gpt2kit.model.places import is_adapter as is_adapter
 from gpt2kit.model.weights import read_safetensors, save_weights
 
-ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _TOKENIZERS = ("tokenizer.json", "vocab.json")
 _PEFT_PREFIX = "base_model.model."
@@ -219,11 +220,6 @@ def tokenizer_folder(folder: Path) -> Path:
 def has_tokenizer(folder: Path) -> bool:
     """Whether a folder holds a tokenizer of its own."""
     return any((folder / name).is_file() for name in _TOKENIZERS)
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter, rather than a whole model."""
-    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 def _is_target(layer: str, targets: tuple[str, ...]) -> bool:

@@ -14,16 +14,18 @@ from torch import Tensor
 
 from gpt2kit.console import warn
 from gpt2kit.errors import ModelError, UsageError
-from gpt2kit.files import explained_disk_errors, read_json, sha256_file, to_json, write_atomically
-from gpt2kit.model.adapters import ADAPTER_CONFIG, attach_saved_adapter, base_folder, is_adapter
+from gpt2kit.files import explained_disk_errors, read_json, to_json, write_atomically
+from gpt2kit.model.adapters import attach_saved_adapter, base_folder
 from gpt2kit.model.gpt2 import GPT2, GPT2Config
 from gpt2kit.model.lora import merge_lora
+from gpt2kit.model.places import CONFIG as CONFIG
+from gpt2kit.model.places import file_hashes as file_hashes
+from gpt2kit.model.places import is_adapter
 from gpt2kit.model.weights import read_safetensors, save_weights
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 PICKLED_WEIGHTS = "pytorch_model.bin"
-CONFIG = "config.json"
 
 # Settings of Hugging Face's config.json that do not change what a language model computes.
 _HARMLESS = frozenset(
@@ -231,16 +233,6 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     ):
         raise ModelError(f"{path}: does not hold a plain dictionary of tensors")
     return weights
-
-
-def file_hashes(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file in a folder that a model's numbers depend on: weights, configuration, tokenizer."""
-    return {
-        path.name: sha256_file(path)
-        for path in sorted(folder.iterdir())
-        if path.is_file()
-        and (path.suffix in (".safetensors", ".bin") or path.name in (CONFIG, ADAPTER_CONFIG, "tokenizer.json"))
-    }
 
 
 def weights_of(model: GPT2) -> dict[str, Tensor]:

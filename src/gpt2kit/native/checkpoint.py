@@ -55,7 +55,11 @@ def read_shape(folder: Path) -> Shape:
     """
     values = read_json(folder / CONFIG, what="the model's configuration")
     source = folder / CONFIG
-    if values.get("model_type", "gpt2") != "gpt2" or values.get("add_cross_attention") or "quantization_config" in values:
+    if (
+        values.get("model_type", "gpt2") != "gpt2"
+        or values.get("add_cross_attention")
+        or "quantization_config" in values
+    ):
         raise UnsupportedError(f"{source}: is no plain GPT-2")
     activation = values.get("activation_function", "gelu_new")
     if activation not in _ACTIVATIONS:
@@ -161,9 +165,7 @@ class Checkpoint:
         if missing := sorted(set(expected) - set(self._tensors)):
             raise ModelError(f"{self.folder}: the weights lack {missing[0]}, which config.json calls for")
         if unknown := sorted(set(self._tensors) - set(expected)):
-            raise ModelError(
-                f"{self.folder}: the weights hold {unknown[0]!r}, which no GPT-2 of this config.json has"
-            )
+            raise ModelError(f"{self.folder}: the weights hold {unknown[0]!r}, which no GPT-2 of this config.json has")
         for name, shape in expected.items():
             if self._tensors[name].shape != shape:
                 raise ModelError(

@@ -111,9 +111,7 @@ class NativeEngine:
         logits = np.empty((sum(scored), self._columns), dtype=np.float32)
         done = 0
         for slices in _slices([len(ids) for ids in tokens]):
-            wanted = [
-                max(end - max(len(tokens[row]) - scored[row], begin), 0) for row, begin, end in slices
-            ]
+            wanted = [max(end - max(len(tokens[row]) - scored[row], begin), 0) for row, begin, end in slices]
             ids = [identifier for row, begin, end in slices for identifier in tokens[row][begin:end]]
             counts = [end - begin for _, begin, end in slices]
             self._forward([caches[row] for row, _, _ in slices], counts, ids, wanted, logits[done:])

@@ -61,7 +61,9 @@ def layout(shape: Shape, weights: Weights, *, is_tied: bool) -> dict[str, Part]:
         else:
             is_by_output = name in ("transformer.wte.weight", "lm_head.weight")
             inputs, outputs = dims[::-1] if is_by_output else dims
-            parts[name] = _matrix(inputs, outputs, "int8" if weights == "int4" and is_by_output else weights, start=start)
+            parts[name] = _matrix(
+                inputs, outputs, "int8" if weights == "int4" and is_by_output else weights, start=start
+            )
         end = parts[name].end
     return parts
 

@@ -1,0 +1,34 @@
+"""How the next token is chosen, as plain values that every engine follows."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class PenaltyRules:
+    """What is done to the scores before a token is chosen from them; the defaults do nothing.
+
+    Attributes:
+        forbidden: ids that are never chosen.
+        end_of_text: the id that ends a text.
+        min_new_tokens: before so many, end-of-text is not chosen.
+        repetition, frequency, presence, no_repeat_ngram_size: as in `sampling`.
+    """
+
+    end_of_text: int
+    forbidden: tuple[int, ...] = ()
+    min_new_tokens: int = 0
+    repetition: float = 1.0
+    frequency: float = 0.0
+    presence: float = 0.0
+    no_repeat_ngram_size: int = 0
+
+
+@dataclass(frozen=True)
+class CutoffRules:
+    """Temperature and cut-offs; the defaults change nothing."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
