@@ -51,9 +51,10 @@ def _ends_of_repeated_ngrams(history: Sequence[int], *, size: int) -> Ids:
     history_N = np.array(history, dtype=np.int64)
     if len(history_N) < size:
         return history_N[:0]
-    windows = np.lib.stride_tricks.sliding_window_view(history_N, size)
+    windows: Ids = np.lib.stride_tricks.sliding_window_view(history_N, size)
     repeats_N = (windows[:, :-1] == history_N[len(history_N) - size + 1 :]).all(axis=1)
-    return windows[repeats_N, -1]
+    ends_N: Ids = windows[repeats_N, -1]
+    return ends_N
 
 
 def choose(scores_V: Scores, rules: CutoffRules | None, *, key: int) -> int:
@@ -105,7 +106,8 @@ def _typical(scores_N: Scores, mass: float) -> NDArray[np.bool_]:
     distance_N = np.abs(-log_p_N - entropy)
     order_N = np.argsort(distance_N, kind="stable")
     num_kept = _num_until(p_N[order_N], mass)
-    return distance_N <= distance_N[order_N[num_kept - 1]]
+    is_kept_N: NDArray[np.bool_] = distance_N <= distance_N[order_N[num_kept - 1]]
+    return is_kept_N
 
 
 def _nucleus_cutoff(scores_N: Scores, p: float) -> np.float32:

@@ -19,7 +19,7 @@ WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 # x Φ(x) by its tanh approximation, under its two names; the kernel has no other activation.
 _ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh")
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8")}
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8")}
 
 
 class UnsupportedError(ModelError):
@@ -98,12 +98,12 @@ class StoredTensor:
 
     def read(self) -> NDArray[np.float32]:
         """Its values in float32; of a float32 tensor they are mapped, not copied."""
-        raw = np.memmap(self.path, dtype=_DTYPES[self.dtype], mode="r", offset=self.offset, shape=self.shape)
-        if self.dtype == "F32":
-            return raw
+        raw: NDArray[Any] = np.memmap(
+            self.path, dtype=_DTYPES[self.dtype], mode="r", offset=self.offset, shape=self.shape
+        )
         if self.dtype == "BF16":
-            return (raw.astype(np.uint32) << 16).view(np.float32)
-        return raw.astype(np.float32)
+            raw = (raw.astype(np.uint32) << 16).view(np.float32)
+        return raw.astype(np.float32, copy=False)
 
 
 class Checkpoint:

@@ -192,7 +192,7 @@ def _keep(path: Path, packed: PackedWeights) -> None:
         "is_tied": packed.is_tied,
         "shape": asdict(packed.shape),
         "sources": sources,
-        "sha256": hashlib.sha256(packed.block).hexdigest(),
+        "sha256": hashlib.sha256(packed.block.data).hexdigest(),
     }
     line = json.dumps(header).encode() + b"\n"
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
@@ -201,7 +201,7 @@ def _keep(path: Path, packed: PackedWeights) -> None:
         try:
             with partial.open("wb") as file:
                 file.write(line.ljust(_up(len(line), _PAGE_BYTES)))
-                file.write(packed.block)
+                file.write(packed.block.data)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -228,7 +228,7 @@ def _read_kept(path: Path, folder: Path, weights: Weights) -> PackedWeights | No
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     block = np.frombuffer(memory, dtype=np.uint8, offset=start)
-    if hashlib.sha256(block).hexdigest() != header["sha256"]:
+    if hashlib.sha256(block.data).hexdigest() != header["sha256"]:
         warn(f"{path}: is damaged, and made anew")
         return None
     return PackedWeights(shape, weights, parts, block, is_tied=is_tied)

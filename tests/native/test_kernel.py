@@ -1,0 +1,93 @@
+"""The kernel against PyTorch, against itself, and its instruction sets against each other."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gpt2kit.model import GPT2
+from gpt2kit.native.engine import NativeEngine, TextCache
+from gpt2kit.native.library import ISAS, best_isa, load_library
+
+library = load_library()
+pytestmark = pytest.mark.skipif(library is None, reason="the kernel was not compiled")
+PRESENT = range(best_isa(library) + 1) if library else ()
+
+
+def random_ids(engine: NativeEngine, count: int, *, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(0, engine.shape.vocab_size, count).tolist()
+
+
+def read_whole(engine: NativeEngine, ids: list[int], *, step: int | None = None) -> np.ndarray:
+    """The scores behind every token, reading `step` tokens at a time."""
+    cache, step = TextCache(engine, len(ids)), step or len(ids)
+    parts = [ids[begin : begin + step] for begin in range(0, len(ids), step)]
+    return np.concatenate([engine.read([cache], [part], num_scored=[len(part)]) for part in parts])
+
+
+@pytest.mark.parametrize("isa", PRESENT, ids=ISAS[: len(PRESENT)])
+def test_scores_are_pytorchs(network: GPT2, folder: Path, isa: int) -> None:
+    engine = NativeEngine(folder, isa=isa)
+    ids = random_ids(engine, network.config.n_positions)
+    with torch.no_grad():
+        expected = network.logits(network(torch.tensor([ids])))[0].numpy()
+    # Sums in another order, of scores up to 10: 1e-5 at most is seen.
+    np.testing.assert_allclose(read_whole(engine, ids), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("weights", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize("isa", PRESENT, ids=ISAS[: len(PRESENT)])
+def test_tokens_at_once_and_one_by_one_give_the_same_bits(folder: Path, isa: int, weights: str) -> None:
+    engine = NativeEngine(folder, weights=weights, isa=isa)
+    ids = random_ids(engine, 37)
+    whole = read_whole(engine, ids)
+    assert np.array_equal(whole, read_whole(engine, ids, step=1))
+    assert np.array_equal(whole, read_whole(engine, ids, step=7))
+
+
+@pytest.mark.parametrize("weights", ["fp32", "int8", "int4"])
+def test_a_batch_changes_no_bit(folder: Path, weights: str) -> None:
+    engine = NativeEngine(folder, weights=weights)
+    texts = [random_ids(engine, length, seed=length) for length in (3, 17, 1, 9, 30, 12, 2, 8, 25, 5, 6, 7, 31, 4)]
+    caches = [TextCache(engine, 40) for _ in texts]
+    together = engine.read(caches, texts)
+    next_together = engine.read(caches, [[1]] * len(texts))
+    for row, ids in enumerate(texts):
+        alone = read_whole(engine, [*ids, 1])
+        assert np.array_equal(together[row], alone[-2])
+        assert np.array_equal(next_together[row], alone[-1])
+
+
+@pytest.mark.parametrize("weights", ["fp32", "int8", "int4"])
+def test_instruction_sets_agree_up_to_rounding(folder: Path, weights: str) -> None:
+    engines = [NativeEngine(folder, weights=weights, isa=isa, threads=2) for isa in PRESENT]
+    ids = random_ids(engines[0], 20)
+    first, *others = [read_whole(engine, ids) for engine in engines]
+    for other in others:
+        # Rounding to 8 bits in between can turn a last bit into 1/127 of an activation.
+        np.testing.assert_allclose(other, first, atol=1e-4 if weights == "fp32" else 0.1, rtol=0)
+
+
+def test_a_long_prompt_is_read_in_parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = NativeEngine(folder)
+    texts = [random_ids(engine, 33), random_ids(engine, 8, seed=1)]
+    expected = np.concatenate([read_whole(engine, texts[0])[-5:], read_whole(engine, texts[1])[-2:]])
+    monkeypatch.setattr("gpt2kit.native.engine._TOKENS_AT_ONCE", 10)
+    found = engine.read([TextCache(engine, 40) for _ in texts], texts, num_scored=[5, 2])
+    assert np.array_equal(found, expected)
+
+
+def test_a_copied_cache_goes_on_as_its_source(folder: Path) -> None:
+    engine = NativeEngine(folder)
+    ids = random_ids(engine, 21)
+    source, copy = TextCache(engine, 22), TextCache(engine, 40)
+    engine.read([source], [ids])
+    copy.copy_from(source)
+    assert np.array_equal(engine.read([copy], [[3]]), engine.read([source], [[3]]))
+
+
+def test_threads_change_no_bit(folder: Path) -> None:
+    ids = random_ids(NativeEngine(folder), 30)
+    one, three = (read_whole(NativeEngine(folder, threads=threads), ids) for threads in (1, 3))
+    assert np.array_equal(one, three)
