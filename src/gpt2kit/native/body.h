@@ -314,16 +314,25 @@ static TARGET void NAME(embed)(const struct linear *embedding, int32_t id, float
 #define SHARE(index, total, chunk, statement)                                                                      \
     do {                                                                                                           \
         int64_t share_total = (total), share_chunk = (chunk);                                                      \
-        for (int64_t begin; (begin = atomic_fetch_add(next, share_chunk)) < share_total;)                          \
+        for (int64_t begin; (begin = atomic_fetch_add(worker->next, share_chunk)) < share_total;)                  \
             for (int64_t index = begin; index < begin + share_chunk && index < share_total; index++) statement;    \
-        next++;                                                                                                    \
-        pool_barrier(call->pool);                                                                                  \
+        worker->next++;                                                                                            \
+        pool_barrier(worker->call->pool);                                                                          \
+    } while (0)
+
+/* The same for work so short that with few tokens each thread rather does all of it, into memory of its own, than
+ * wait. */
+#define PREPARE(index, total, statement)                                          \
+    do {                                                                          \
+        if (worker->is_alone)                                                     \
+            for (int64_t index = 0, last = (total); index < last; index++) statement; \
+        else                                                                      \
+            SHARE(index, total, 1, statement);                                    \
     } while (0)
 
 /* y (=, += or gelu) x W + b for all tokens. */
-static TARGET atomic_long *NAME(linear)(struct call *call, atomic_long *next, const struct linear *linear,
-                                        int64_t tokens, const float *x, int64_t x_stride, float *y, int64_t y_stride,
-                                        int finish) {
+static TARGET void NAME(linear)(struct worker *worker, const struct linear *linear, int64_t tokens, const float *x,
+                                int64_t x_stride, float *y, int64_t y_stride, int finish) {
     int64_t panels = round_up(linear->out, PANEL) / PANEL;
     if (linear->format == FP32) {
         int64_t pairs = (panels + WIDE - 1) / WIDE, step = linear->in * PANEL;
@@ -332,14 +341,13 @@ static TARGET atomic_long *NAME(linear)(struct call *call, atomic_long *next, co
                              (const float *)linear->weights + pair * WIDE * step, step, linear->in,
                              y + pair * WIDE * PANEL, y_stride,
                              linear->bias ? linear->bias + pair * WIDE * PANEL : NULL, finish));
-        return next;
+        return;
     }
-    struct quantised q = call->quantised;
+    struct quantised q = worker->quantised;
     int64_t size = group_size(linear->format);
     q.groups = round_up(linear->in, size) / size;
-    SHARE(token, tokens, 1, NAME(quantise)(&q, token, x + token * x_stride, size));
+    PREPARE(token, tokens, NAME(quantise)(&q, token, x + token * x_stride, size));
     SHARE(panel, panels, panels / 64 + 1, NAME(multiply_quantised)(tokens, &q, linear, panel, y, y_stride, finish));
-    return next;
 }
 
 static TARGET void NAME(begin_token)(struct call *call, int64_t row, int64_t t) {
@@ -350,39 +358,45 @@ static TARGET void NAME(begin_token)(struct call *call, int64_t row, int64_t t) 
     for (int64_t i = 0; i < model->n_embd; i++) x[i] += model->positions[position * model->n_embd + i];
 }
 
+/* The last norm gathers the tokens of a row whose logits are wanted. */
+static TARGET void NAME(end_row)(struct worker *worker, int64_t index) {
+    const struct call *call = worker->call;
+    const struct model *model = call->model;
+    const struct row *row = &call->rows[index];
+    int64_t target = 0, stride = call->stride_D;
+    for (int64_t before = 0; before < index; before++) target += call->rows[before].scored;
+    for (int64_t i = 0; i < row->scored; i++)
+        NAME(layer_norm)(call->x_ND + (call->row_starts[index] + row->count - row->scored + i) * stride,
+                         model->ln_f_weight, model->ln_f_bias, model->n_embd, (float)model->epsilon,
+                         worker->normed_ND + (target + i) * stride);
+}
+
 /* What each thread of a call does. */
 void NAME(forward)(void *argument, int thread) {
     struct call *call = argument;
+    struct worker here = begin_worker(call, thread), *worker = &here;
     const struct model *model = call->model;
-    atomic_long *next = call->next;
     int64_t N = call->num_tokens, D = model->n_embd, sD = call->stride_D;
-    float epsilon = (float)model->epsilon, *x = call->x_ND, *normed = call->normed_ND;
+    float epsilon = (float)model->epsilon, *x = call->x_ND, *normed = worker->normed_ND;
     SHARE(row, call->num_rows, 1,
           for (int64_t t = 0; t < call->rows[row].count; t++) NAME(begin_token)(call, row, t));
     for (int64_t l = 0; l < model->n_layer; l++) {
         const struct layer *layer = &model->layers[l];
-        SHARE(n, N, 1, NAME(layer_norm)(x + n * sD, layer->ln_1_weight, layer->ln_1_bias, D, epsilon, normed + n * sD));
-        next = NAME(linear)(call, next, &layer->attention, N, normed, sD, call->qkv_N3D, call->stride_3D, STORE);
+        PREPARE(n, N, NAME(layer_norm)(x + n * sD, layer->ln_1_weight, layer->ln_1_bias, D, epsilon, normed + n * sD));
+        NAME(linear)(worker, &layer->attention, N, normed, sD, call->qkv_N3D, call->stride_3D, STORE);
         SHARE(item, call->num_rows * model->n_head, 1,
               NAME(attend)(call, l, item / model->n_head, item % model->n_head, thread));
-        next = NAME(linear)(call, next, &layer->projection, N, call->heads_ND, sD, x, sD, ADD);
-        SHARE(n, N, 1, NAME(layer_norm)(x + n * sD, layer->ln_2_weight, layer->ln_2_bias, D, epsilon, normed + n * sD));
-        next = NAME(linear)(call, next, &layer->expand, N, normed, sD, call->inner_NF, call->stride_F, GELU);
-        next = NAME(linear)(call, next, &layer->contract, N, call->inner_NF, call->stride_F, x, sD, ADD);
+        NAME(linear)(worker, &layer->projection, N, call->heads_ND, sD, x, sD, ADD);
+        PREPARE(n, N, NAME(layer_norm)(x + n * sD, layer->ln_2_weight, layer->ln_2_bias, D, epsilon, normed + n * sD));
+        NAME(linear)(worker, &layer->expand, N, normed, sD, call->inner_NF, call->stride_F, GELU);
+        NAME(linear)(worker, &layer->contract, N, call->inner_NF, call->stride_F, x, sD, ADD);
     }
-    /* The last norm gathers the tokens whose logits are wanted. */
-    SHARE(row, call->num_rows, 1, {
-        const struct row *r = &call->rows[row];
-        int64_t target = 0;
-        for (int64_t before = 0; before < row; before++) target += call->rows[before].scored;
-        for (int64_t i = 0; i < r->scored; i++)
-            NAME(layer_norm)(x + (call->row_starts[row] + r->count - r->scored + i) * sD, model->ln_f_weight,
-                             model->ln_f_bias, D, epsilon, normed + (target + i) * sD);
-    });
+    PREPARE(row, call->num_rows, NAME(end_row)(worker, row));
     if (call->num_scored > 0)
-        NAME(linear)(call, next, &model->head, call->num_scored, normed, sD, call->logits, call->logits_stride, STORE);
+        NAME(linear)(worker, &model->head, call->num_scored, normed, sD, call->logits, call->logits_stride, STORE);
 }
 
+#undef PREPARE
 #undef SHARE
 #undef VECTORS
 #undef UNROLL

@@ -13,6 +13,19 @@
 
 static const int8_t codes[16] = CODES;
 
+static struct worker begin_worker(struct call *call, int thread) {
+    struct worker worker = {call, call->next, call->num_tokens <= FEW_TOKENS, call->normed_ND, call->quantised};
+    if (worker.is_alone) {
+        struct quantised *q = &worker.quantised;
+        int64_t first = thread * FEW_TOKENS, most_groups = q->stride / 32 + 1;
+        worker.normed_ND += first * call->stride_D;
+        q->values += first * q->stride;
+        q->scales += first * most_groups;
+        q->sums += first * most_groups;
+    }
+    return worker;
+}
+
 #define NAME(x) x##_portable
 #define TARGET
 #define LANES 4
@@ -159,18 +172,19 @@ static int64_t stride_of(int64_t width) { return round_up(width, 64) + PANEL; }
 static void lay_out(struct call *call, struct arena *arena, int64_t *row_starts) {
     const struct model *model = call->model;
     int64_t N = call->num_tokens, widest = call->stride_F > call->stride_D ? call->stride_F : call->stride_D;
-    int64_t K16 = round_up(model->n_embd / model->n_head, PANEL);
+    int64_t K16 = round_up(model->n_embd / model->n_head, PANEL), threads = pool_size(call->pool);
+    int64_t prepared = N <= FEW_TOKENS ? FEW_TOKENS * threads : N; /* tokens, see struct worker */
     struct quantised *q = &call->quantised;
     call->x_ND = take(arena, N * call->stride_D * 4);
-    call->normed_ND = take(arena, N * call->stride_D * 4);
+    call->normed_ND = take(arena, prepared * call->stride_D * 4);
     call->heads_ND = take(arena, N * call->stride_D * 4);
     call->qkv_N3D = take(arena, N * call->stride_3D * 4);
     call->inner_NF = take(arena, N * call->stride_F * 4);
-    call->scores = take(arena, pool_size(call->pool) * 12 * (call->stride_scores + K16) * 4);
+    call->scores = take(arena, threads * 12 * (call->stride_scores + K16) * 4);
     q->stride = widest;
-    q->values = take(arena, N * widest);
-    q->scales = take(arena, N * (widest / 32 + 1) * 4);
-    q->sums = take(arena, N * (widest / 32 + 1) * 4);
+    q->values = take(arena, prepared * widest);
+    q->scales = take(arena, prepared * (widest / 32 + 1) * 4);
+    q->sums = take(arena, prepared * (widest / 32 + 1) * 4);
     call->next = take(arena, (model->n_layer * 11 + 4) * (int64_t)sizeof(atomic_long));
     call->row_starts = row_starts = take(arena, call->num_rows * 8);
     for (int64_t row = 0, start = 0; arena->memory && row < call->num_rows; start += call->rows[row++].count)

@@ -18,7 +18,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-enum { PANEL = 16, QUAD = 4 };
+enum { PANEL = 16, QUAD = 4, FEW_TOKENS = 4 };
 enum format { FP32 = 0, INT8 = 1, INT4 = 2 };
 enum finish { STORE = 0, GELU = 1, ADD = 2 };
 enum isa { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
@@ -80,6 +80,15 @@ struct call {
     float *scores; /* of each thread */
     const int64_t *row_starts;
     atomic_long *next; /* for each phase, the next piece of work that no thread has taken */
+};
+
+/* What a thread of a call has for itself. Of few tokens it keeps the norms and the quantised activations alone. */
+struct worker {
+    struct call *call;
+    atomic_long *next; /* of the phase it is in */
+    int is_alone;
+    float *normed_ND;
+    struct quantised quantised;
 };
 
 struct pool *gk_pool_new(int num_threads);
