@@ -420,7 +420,7 @@ def test_the_model_is_as_it_was_and_dropout_is_off(tokenizer, make_model, tmp_pa
 
 
 def test_a_loaded_model_writes_what_it_wrote_in_memory(model, model_folder):
-    loaded = load(model_folder, device="cpu", precision="fp32")
+    loaded = load(model_folder, device="cpu", precision="fp32", engine="torch")
     assert generate(loaded, PROMPTS, settings()) == generate(model, PROMPTS, settings())
 
 

@@ -39,7 +39,9 @@ WAYS = [
 @pytest.fixture(scope="module")
 def nano(tmp_path_factory) -> Path:
     """A copy, for quantised weights are kept beside a model."""
-    return Path(shutil.copytree(NANO, tmp_path_factory.mktemp("nano") / "nano", ignore=shutil.ignore_patterns("native")))
+    return Path(
+        shutil.copytree(NANO, tmp_path_factory.mktemp("nano") / "nano", ignore=shutil.ignore_patterns("native"))
+    )
 
 
 @needs_kernel
@@ -240,4 +242,6 @@ def test_what_the_native_engine_cannot_open_is_said(model_folder: Path, tmp_path
 def test_weights_can_be_chosen_for_a_text(model_folder: Path) -> None:
     model = load(model_folder)
     settings = GenerateSettings(max_new_tokens=10, seed=1, weights="int8")
-    assert generate(model, ["The king"], settings) == generate(load(model_folder, weights="int8"), ["The king"], settings)
+    assert generate(model, ["The king"], settings) == generate(
+        load(model_folder, weights="int8"), ["The king"], settings
+    )

@@ -23,7 +23,14 @@ SHAPES = {
         "scale_attn_by_inverse_layer_idx": True,
         "layer_norm_epsilon": 1e-3,
     },
-    "unscaled": {"vocab_size": 64, "n_positions": 40, "n_embd": 64, "n_layer": 2, "n_head": 1, "scale_attn_weights": False},
+    "unscaled": {
+        "vocab_size": 64,
+        "n_positions": 40,
+        "n_embd": 64,
+        "n_layer": 2,
+        "n_head": 1,
+        "scale_attn_weights": False,
+    },
 }
 
 

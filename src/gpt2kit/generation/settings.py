@@ -249,6 +249,10 @@ class ChatSettings(Settings):
     stream: bool = Field(True, description="Show answers while they are written; off writes all of them at the end.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Precision = Field("auto", description="auto, fp32, bf16 or fp16.")
+    engine: Engine = Field("auto", description="torch, or native (faster on a CPU); auto: native where it can be.")
+    weights: WeightsSetting = Field(
+        "auto", description="Weights of the native engine: fp32 is exact; int8 and int4 are rounded. auto: fp32."
+    )
 
     @field_validator("save")
     @classmethod

@@ -72,7 +72,13 @@ def run(settings: ChatSettings) -> Conversation:
         raise UsageError(f"--save {settings.save}: is there already and is not replaced; name a new file")
     for name in settings.without_effect():
         warn(f"--{name} has no effect with --temperature 0 or --top_k 1, which always take the likeliest token")
-    model = load(settings.model_dir, device=settings.device, precision=settings.precision)
+    model = load(
+        settings.model_dir,
+        device=settings.device,
+        precision=settings.precision,
+        engine=settings.engine,
+        weights=settings.weights,
+    )
     terminal = _Terminal(Chat(model, settings), show=settings.stream)
     saved = None
     try:
