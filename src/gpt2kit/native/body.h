@@ -310,14 +310,14 @@ static TARGET void NAME(embed)(const struct linear *embedding, int32_t id, float
     }
 }
 
-/* Give out the numbers from 0 to `total` to the threads, `chunk` at a time, and wait until all are done. */
-#define SHARE(index, total, chunk, statement)                                                                      \
-    do {                                                                                                           \
-        int64_t share_total = (total), share_chunk = (chunk);                                                      \
-        for (int64_t begin; (begin = atomic_fetch_add(worker->next, share_chunk)) < share_total;)                  \
-            for (int64_t index = begin; index < begin + share_chunk && index < share_total; index++) statement;    \
-        worker->next++;                                                                                            \
-        pool_barrier(worker->call->pool);                                                                          \
+/* Give out the numbers from 0 to `total` to the threads and wait until all are done. */
+#define SHARE(index, total, statement)                                                             \
+    do {                                                                                           \
+        int64_t share_total = (total);                                                             \
+        for (int64_t begin = 0, count; (count = take_some(worker, &begin, share_total)) > 0;)      \
+            for (int64_t index = begin; index < begin + count; index++) statement;                 \
+        worker->next++;                                                                            \
+        pool_barrier(worker->call->pool);                                                          \
     } while (0)
 
 /* The same for work so short that with few tokens each thread rather does all of it, into memory of its own, than
@@ -327,7 +327,7 @@ static TARGET void NAME(embed)(const struct linear *embedding, int32_t id, float
         if (worker->is_alone)                                                     \
             for (int64_t index = 0, last = (total); index < last; index++) statement; \
         else                                                                      \
-            SHARE(index, total, 1, statement);                                    \
+            SHARE(index, total, statement);                                        \
     } while (0)
 
 /* y (=, += or gelu) x W + b for all tokens. */
@@ -336,7 +336,7 @@ static TARGET void NAME(linear)(struct worker *worker, const struct linear *line
     int64_t panels = round_up(linear->out, PANEL) / PANEL;
     if (linear->format == FP32) {
         int64_t pairs = (panels + WIDE - 1) / WIDE, step = linear->in * PANEL;
-        SHARE(pair, pairs, pairs / 64 + 1,
+        SHARE(pair, pairs,
               NAME(multiply)(tokens, panels - pair * WIDE < WIDE ? panels - pair * WIDE : WIDE, x, x_stride,
                              (const float *)linear->weights + pair * WIDE * step, step, linear->in,
                              y + pair * WIDE * PANEL, y_stride,
@@ -347,7 +347,7 @@ static TARGET void NAME(linear)(struct worker *worker, const struct linear *line
     int64_t size = group_size(linear->format);
     q.groups = round_up(linear->in, size) / size;
     PREPARE(token, tokens, NAME(quantise)(&q, token, x + token * x_stride, size));
-    SHARE(panel, panels, panels / 64 + 1, NAME(multiply_quantised)(tokens, &q, linear, panel, y, y_stride, finish));
+    SHARE(panel, panels, NAME(multiply_quantised)(tokens, &q, linear, panel, y, y_stride, finish));
 }
 
 static TARGET void NAME(begin_token)(struct call *call, int64_t row, int64_t t) {
@@ -378,13 +378,13 @@ void NAME(forward)(void *argument, int thread) {
     const struct model *model = call->model;
     int64_t N = call->num_tokens, D = model->n_embd, sD = call->stride_D;
     float epsilon = (float)model->epsilon, *x = call->x_ND, *normed = worker->normed_ND;
-    SHARE(row, call->num_rows, 1,
+    SHARE(row, call->num_rows,
           for (int64_t t = 0; t < call->rows[row].count; t++) NAME(begin_token)(call, row, t));
     for (int64_t l = 0; l < model->n_layer; l++) {
         const struct layer *layer = &model->layers[l];
         PREPARE(n, N, NAME(layer_norm)(x + n * sD, layer->ln_1_weight, layer->ln_1_bias, D, epsilon, normed + n * sD));
         NAME(linear)(worker, &layer->attention, N, normed, sD, call->qkv_N3D, call->stride_3D, STORE);
-        SHARE(item, call->num_rows * model->n_head, 1,
+        SHARE(item, call->num_rows * model->n_head,
               NAME(attend)(call, l, item / model->n_head, item % model->n_head, thread));
         NAME(linear)(worker, &layer->projection, N, call->heads_ND, sD, x, sD, ADD);
         PREPARE(n, N, NAME(layer_norm)(x + n * sD, layer->ln_2_weight, layer->ln_2_bias, D, epsilon, normed + n * sD));

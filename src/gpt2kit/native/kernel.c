@@ -13,6 +13,19 @@
 
 static const int8_t codes[16] = CODES;
 
+/* Take the next numbers of a phase: a share of those that are left, so that a thread reads long runs of weights, and
+ * none waits long for another at the end. Returns how many, from *begin on. */
+static int64_t take_some(struct worker *worker, int64_t *begin, int64_t total) {
+    long first = atomic_load(worker->next);
+    int64_t count;
+    do {
+        count = (total - first) / (2 * pool_size(worker->call->pool));
+        if (count < 1) count = total - first < 1 ? 0 : 1;
+    } while (count > 0 && !atomic_compare_exchange_weak(worker->next, &first, first + count));
+    *begin = first;
+    return count;
+}
+
 static struct worker begin_worker(struct call *call, int thread) {
     struct worker worker = {call, call->next, call->num_tokens <= FEW_TOKENS, call->normed_ND, call->quantised};
     if (worker.is_alone) {

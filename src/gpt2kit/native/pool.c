@@ -5,7 +5,8 @@
 
 #include "kernel.h"
 
-enum { SPINS_AWAKE = 4000, SPINS_BEFORE_YIELD = 1000 };
+/* About half a millisecond, which is what choosing a token takes, and 20 microseconds. */
+enum { SPINS_AWAKE = 30000, SPINS_BEFORE_YIELD = 1000 };
 
 struct pool {
     int num_threads;
