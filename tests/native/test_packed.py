@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gpt2kit.errors import ModelError
+from gpt2kit.files import sha256_file
 from gpt2kit.model import GPT2
 from gpt2kit.native.checkpoint import Checkpoint, UnsupportedError, can_read
 from gpt2kit.native.engine import NativeEngine, TextCache
@@ -95,6 +96,13 @@ def test_quantised_weights_are_kept_and_used(copy: Path, weights: str) -> None:
     assert np.array_equal(scores(copy, weights=weights), first)
     assert kept.stat().st_mtime_ns == written
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+
+
+def test_the_hashes_of_kept_weights_are_those_of_the_files(copy: Path) -> None:
+    for _ in range(2):
+        known = NativeEngine(copy, weights="int8").packed.hashes
+    assert set(known) == {"config.json", "model.safetensors"}
+    assert known == {name: sha256_file(copy / name) for name in known}
 
 
 def test_a_damaged_file_is_made_anew(copy: Path, capsys: pytest.CaptureFixture) -> None:

@@ -111,7 +111,7 @@ def _header(settings: GenerateSettings, model: LanguageModel, plan: Plan) -> dic
         "seed": plan.seed,
         "settings": settings.to_dict(),
         "again": command_line(settings),
-        "model": model_record(model.folder),
+        "model": model_record(model.folder, known=plan.native.packed.hashes if plan.native else None),
         **_computed_by(plan),
         **provenance(),
     }

@@ -103,9 +103,14 @@ def shown(sample: Sample, *, include_prefix: bool) -> str:
     return (sample.prompt if include_prefix else "") + sample.text
 
 
-def model_record(folder: Path) -> dict[str, Any]:
-    """A model folder with the SHA-256 of what its texts depend on: weights, configuration and tokenizer."""
-    named = file_hashes(folder)
+def model_record(folder: Path, *, known: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """A model folder with the SHA-256 of what its texts depend on: weights, configuration and tokenizer.
+
+    Args:
+        folder: the model's.
+        known: hashes of some of its files that need not be computed again.
+    """
+    named = file_hashes(folder, known=known)
     record: dict[str, Any] = {"folder": str(folder), "sha256": named}
     if is_adapter(folder):
         from gpt2kit.model.adapters import base_folder, tokenizer_folder  # imports torch

@@ -10,7 +10,7 @@ import json
 import mmap
 import os
 from ctypes import CDLL, byref, c_void_p
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,7 @@ class PackedWeights:
         parts: where each tensor lies.
         block: all of them.
         is_tied: whether the head is the embedding.
+        hashes: the SHA-256 of those of the model's files for which it is known.
     """
 
     shape: Shape
@@ -102,6 +103,7 @@ class PackedWeights:
     parts: dict[str, Part]
     block: NDArray[np.uint8]
     is_tied: bool
+    hashes: dict[str, str] = field(default_factory=dict)
 
     def address(self, name: str) -> int:
         """Of a tensor's first number."""
@@ -231,7 +233,8 @@ def _read_kept(path: Path, folder: Path, weights: Weights) -> PackedWeights | No
     if hashlib.sha256(block.data).hexdigest() != header["sha256"]:
         warn(f"{path}: is damaged, and made anew")
         return None
-    return PackedWeights(shape, weights, parts, block, is_tied=is_tied)
+    hashes = {name: str(about["sha256"]) for name, about in header["sources"].items()}
+    return PackedWeights(shape, weights, parts, block, is_tied=is_tied, hashes=hashes)
 
 
 def _is_of(recorded: dict[str, Any], folder: Path) -> bool:
