@@ -85,7 +85,8 @@ def cut_off(scores_V: Scores, rules: CutoffRules) -> tuple[Ids, Scores]:
         ids_N, kept_N = _only(kept_N >= _nucleus_cutoff(kept_N, rules.top_p), ids_N, kept_N)
     if rules.min_p > 0:
         ids_N, kept_N = _only(kept_N >= min(np.log(np.float32(rules.min_p)), np.float32(0)), ids_N, kept_N)
-    return _only(kept_N > _MINUS_INFINITY, ids_N, kept_N)
+    is_possible_N = kept_N > _MINUS_INFINITY
+    return (ids_N, kept_N) if is_possible_N.all() else _only(is_possible_N, ids_N, kept_N)
 
 
 def _only(is_kept_N: NDArray[np.bool_], ids_N: Ids, scores_N: Scores) -> tuple[Ids, Scores]:
@@ -104,7 +105,7 @@ def _typical(scores_N: Scores, mass: float) -> NDArray[np.bool_]:
     p_N = np.exp(log_p_N)
     entropy = -np.sum(p_N * np.where(p_N > 0, log_p_N, 0), dtype=np.float32)
     distance_N = np.abs(-log_p_N - entropy)
-    order_N = np.argsort(distance_N, kind="stable")
+    order_N = np.argsort(distance_N)
     num_kept = _num_until(p_N[order_N], mass)
     is_kept_N: NDArray[np.bool_] = distance_N <= distance_N[order_N[num_kept - 1]]
     return is_kept_N
@@ -122,16 +123,27 @@ def _nucleus_cutoff(scores_N: Scores, p: float) -> np.float32:
 
 def _num_until(p_N: Scores, mass: float) -> int:
     """How many of the first tokens have less than `mass` of the probability before them; at least one."""
-    before_N = p_N.cumsum(dtype=np.float64).astype(np.float32) - p_N
+    before_N = p_N.astype(np.float64).cumsum().astype(np.float32) - p_N
     return max(int(np.count_nonzero(before_N < np.float32(mass))), 1)
 
 
 def gumbel_noise(key: int, ids_N: Ids) -> Scores:
     """-log(-log u) with u uniform in (0, 1), a pure function of key and id; see `sampling.gumbel_noise`."""
-    bits_N = (ids_N.astype(np.uint64) + np.uint64(1)) * _GOLDEN + np.uint64(key % (1 << 64))
-    bits_N = (bits_N ^ (bits_N >> np.uint64(30))) * _MIX_1
-    bits_N = (bits_N ^ (bits_N >> np.uint64(27))) * _MIX_2
-    bits_N ^= bits_N >> np.uint64(31)
-    uniform_N = ((bits_N >> np.uint64(64 - _UNIFORM_BITS)).astype(np.float64) + 0.5) / (1 << _UNIFORM_BITS)
-    noise_N: Scores = (-np.log(-np.log(uniform_N))).astype(np.float32)
-    return noise_N
+    # In place, for fresh memory would take longer than the arithmetic.
+    bits_N = ids_N.astype(np.uint64)
+    bits_N += np.uint64(1)
+    bits_N *= _GOLDEN
+    bits_N += np.uint64(key % (1 << 64))
+    shifted_N = np.empty_like(bits_N)
+    for places, factor in ((30, _MIX_1), (27, _MIX_2), (31, np.uint64(1))):
+        np.right_shift(bits_N, np.uint64(places), out=shifted_N)
+        bits_N ^= shifted_N
+        bits_N *= factor
+    bits_N >>= np.uint64(64 - _UNIFORM_BITS)
+    noise_N = bits_N.astype(np.float64)
+    noise_N += 0.5
+    noise_N /= 1 << _UNIFORM_BITS
+    for _ in range(2):
+        np.log(noise_N, out=noise_N)
+        np.negative(noise_N, out=noise_N)
+    return noise_N.astype(np.float32)
