@@ -71,7 +71,7 @@ $(BIN)/python:
 	and $(PYTHON) is %d.%d: name another one, e.g. make $(MAKECMDGOALS) PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.runtime-installed: requirements.txt pyproject.toml | $(BIN)/python
+$(VENV)/.runtime-installed: requirements.txt pyproject.toml $(wildcard src/gpt2kit/native/*.[ch]) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
