@@ -2,6 +2,9 @@
 
 A text is a function of the model, its prompt, its settings and its seed: the kernel's scores for a text do not depend
 on the others, bit for bit. Texts of different lengths stand side by side without padding, and leave when they end.
+
+With `lookup`, tokens that are guessed from the text itself are read along, so that a reading may give several tokens
+(see `lookup`). They are chosen from the same scores as without.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,10 +12,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from gpt2kit.generation.array_sampling import Scores, choose, log_sum_exp, penalised
+from gpt2kit.generation.lookup import Lookup
 from gpt2kit.generation.rules import CutoffRules, PenaltyRules
 from gpt2kit.generation.writing import Writing
 from gpt2kit.native.engine import NativeEngine, TextCache
 from gpt2kit.runtime import derive_seed
+
+_GUESSED_TOGETHER = 12  # tokens that the kernel computes together; more than that take their own time
 
 
 def decode(
@@ -22,8 +28,9 @@ def decode(
     penalties: PenaltyRules,
     cutoffs: CutoffRules | None,
     keep: float,
+    lookup: bool = True,
 ) -> Iterator[tuple[Writing, str]]:
-    """Write texts, one token of each at a time.
+    """Write texts, one or more tokens of each at a time.
 
     Args:
         engine: the model.
@@ -31,26 +38,29 @@ def decode(
         penalties: what is done to the scores.
         cutoffs: how to draw; None for greedy search.
         keep: share of the context that stays when it is full.
+        lookup: whether to guess tokens from what the texts hold already, which changes nothing but the speed.
 
     Yields:
         Each text with its new characters, for each token; it is finished when its `finish_reason` is set.
     """
-    readers = {id(writing): _Window(engine, writing, keep=keep) for writing in writings}
-    rows = list(writings)
-    logits_BV = _read_prompts(engine, rows, readers)
-    while rows:
-        going_on: list[tuple[_Window, int]] = []
-        for writing, logits_V in zip(rows, logits_BV, strict=True):
-            identifier, logprob = _next_token(logits_V, writing, penalties, cutoffs)
-            yield writing, writing.push(identifier, logprob)
-            if writing.finish_reason is None:
-                going_on.append((readers[id(writing)], identifier))
-            else:
-                del readers[id(writing)]
-        rows = [writing for writing in rows if writing.finish_reason is None]
-        if rows:
-            tokens = [window.after(identifier) for window, identifier in going_on]
-            logits_BV = engine.read([window.cache for window, _ in going_on], tokens)
+    windows = [_Window(engine, writing, keep=keep, lookup=lookup) for writing in writings]
+    logits_NV = _read_prompts(engine, windows)
+    while windows:
+        begin = 0
+        for window in windows:
+            writing, end = window.writing, begin + 1 + len(window.guesses)
+            for logits_V in logits_NV[begin:end]:
+                identifier, logprob = _next_token(logits_V, writing, penalties, cutoffs)
+                yield writing, writing.push(identifier, logprob)
+                if writing.finish_reason is not None or not window.take(identifier):
+                    break
+            begin = end
+        windows = [window for window in windows if window.writing.finish_reason is None]
+        if windows:
+            room = _GUESSED_TOGETHER // len(windows) - 1
+            tokens = [window.to_read(most_guesses=room) for window in windows]
+            scored = [1 + len(window.guesses) for window in windows]
+            logits_NV = engine.read([window.cache for window in windows], tokens, num_scored=scored)
 
 
 def _next_token(
@@ -63,18 +73,18 @@ def _next_token(
     return identifier, float(logits_V[identifier] - log_sum_exp(logits_V))
 
 
-def _read_prompts(engine: NativeEngine, rows: Sequence[Writing], windows: dict[int, "_Window"]) -> Scores:
+def _read_prompts(engine: NativeEngine, windows: Sequence["_Window"]) -> Scores:
     """The scores behind each prompt; equal prompts are read once."""
-    readers: dict[tuple[int, ...], int] = {}
-    for writing in rows:
-        readers.setdefault(writing.job.prompt_ids, len(readers))
-    first = {writing.job.prompt_ids: windows[id(writing)].cache for writing in reversed(rows)}
-    logits = engine.read([first[prompt] for prompt in readers], list(readers))
-    for writing in rows:
-        source, cache = first[writing.job.prompt_ids], windows[id(writing)].cache
-        if cache is not source:
-            cache.copy_from(source)
-    return np.take(logits, [readers[writing.job.prompt_ids] for writing in rows], axis=0)
+    first: dict[tuple[int, ...], _Window] = {}
+    for window in windows:
+        first.setdefault(window.writing.job.prompt_ids, window)
+    logits_NV = engine.read([window.cache for window in first.values()], list(first))
+    for window in windows:
+        source = first[window.writing.job.prompt_ids]
+        if window is not source:
+            window.cache.copy_from(source.cache)
+    place = {prompt: number for number, prompt in enumerate(first)}
+    return np.take(logits_NV, [place[window.writing.job.prompt_ids] for window in windows], axis=0)
 
 
 class _Window:
@@ -82,19 +92,49 @@ class _Window:
 
     When they fill the context and another one comes, only the last share of them stays, and is read again from
     position 0 on.
+
+    Attributes:
+        writing: the text.
+        cache: of the tokens, and of guesses behind them.
+        guesses: tokens that were read along, and may turn out to be the next ones.
     """
 
-    def __init__(self, engine: NativeEngine, writing: Writing, *, keep: float) -> None:
+    def __init__(self, engine: NativeEngine, writing: Writing, *, keep: float, lookup: bool) -> None:
+        self.writing = writing
         self._n_positions = engine.shape.n_positions
         self._num_kept = min(max(int(self._n_positions * keep), 1), max(self._n_positions - 1, 1))
         self._tokens = list(writing.job.prompt_ids)
+        self._lookup = Lookup(self._tokens) if lookup else None
+        self._num_right = 0
+        self._next: int | None = None  # chosen and not read
+        self.guesses: list[int] = []
         self.cache = TextCache(engine, min(len(self._tokens) + writing.max_new_tokens, self._n_positions))
 
-    def after(self, identifier: int) -> list[int]:
-        """What has to be read when a token is added."""
-        self._tokens.append(identifier)
-        if len(self._tokens) <= self._n_positions:
-            return [identifier]
-        del self._tokens[: -self._num_kept]
-        self.cache.length = 0
-        return self._tokens
+    def take(self, identifier: int) -> bool:
+        """Take the token that was chosen; whether it was guessed, so that the scores behind it are known already."""
+        if self._lookup is not None:
+            self._lookup.push(identifier)
+        if self._num_right < len(self.guesses) and identifier == self.guesses[self._num_right]:
+            self._tokens.append(identifier)
+            self._num_right += 1
+            return True
+        self._next = identifier
+        return False
+
+    def to_read(self, *, most_guesses: int) -> list[int]:
+        """The tokens to be read next: the one chosen last, with guesses at what follows it."""
+        assert self._next is not None
+        self.cache.length = len(self._tokens)  # forgets wrong guesses
+        if self._lookup is not None:
+            self._lookup.learn(num_guessed=len(self.guesses), num_right=self._num_right)
+        self.guesses, self._num_right = [], 0
+        self._tokens.append(self._next)
+        if len(self._tokens) > self._n_positions:
+            del self._tokens[: -self._num_kept]
+            self.cache.length = 0
+            return self._tokens
+        if self._lookup is not None:
+            # The last token of a text is not read, nor what would lie behind the context.
+            still = self.writing.max_new_tokens - len(self.writing.ids) - 1
+            self.guesses = self._lookup.guess(min(most_guesses, still, self._n_positions - len(self._tokens)))
+        return [self._next, *self.guesses]

@@ -140,6 +140,11 @@ class GenerateSettings(Settings):
         description="Weights of the native engine: fp32 is exact; int8 and int4 are rounded, faster and smaller. "
         "auto: fp32.",
     )
+    lookup: bool = Field(
+        True,
+        description="On the native engine: guess tokens from what prompt and text hold already, and read several at "
+        "once where they are right. The text is the same; off only to measure.",
+    )
     stream: bool | None = Field(
         None, description="Show the text while it is written. Default: for a single text, on a terminal."
     )

@@ -118,7 +118,12 @@ def _decoded_batch(plan: Plan, batch: Sequence[Writing]) -> Iterator[tuple[Writi
         from gpt2kit.generation import native_decoding
 
         return native_decoding.decode(
-            plan.native, batch, penalties=plan.penalties, cutoffs=cutoffs, keep=settings.window_keep
+            plan.native,
+            batch,
+            penalties=plan.penalties,
+            cutoffs=cutoffs,
+            keep=settings.window_keep,
+            lookup=settings.lookup,
         )
     from gpt2kit.generation import decoding
     from gpt2kit.generation.sampling import Cutoffs
