@@ -1,0 +1,69 @@
+"""Random models of random shapes, read in random pieces by a given build of the kernel: `fuzz.py LIBRARY SEED ROUNDS`.
+
+Run by `test_sanitizers`, in a process that has the sanitizers' libraries loaded, and by hand for longer.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from gpt2kit.native import library
+from gpt2kit.native.checkpoint import read_shape, tensor_shapes
+from gpt2kit.native.engine import NativeEngine, TextCache
+
+
+def random_model(rng: np.random.Generator, folder: Path) -> None:
+    heads, width = int(rng.integers(1, 5)), int(rng.integers(1, 40))
+    config = {
+        "model_type": "gpt2",
+        "vocab_size": int(rng.integers(1, 200)),
+        "n_positions": int(rng.integers(1, 60)),
+        "n_embd": heads * width,
+        "n_layer": int(rng.integers(1, 3)),
+        "n_head": heads,
+        "n_inner": int(rng.integers(1, 150)),
+        "tie_word_embeddings": bool(rng.random() < 0.7),
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    shapes = tensor_shapes(read_shape(folder), is_tied=config["tie_word_embeddings"])
+    weights = {name: rng.standard_normal(dims) * 10 ** rng.uniform(-3, 1) for name, dims in shapes.items()}
+    save_file({name: values.astype(np.float32) for name, values in weights.items()}, folder / "model.safetensors")
+
+
+def read_at_random(rng: np.random.Generator, engine: NativeEngine) -> None:
+    most = engine.shape.n_positions
+    caches = [TextCache(engine, int(rng.integers(1, most + 1))) for _ in range(int(rng.integers(1, 16)))]
+    for _ in range(3):
+        going_on = [cache for cache in caches if cache.length < min(cache.capacity, most)]
+        if not going_on:
+            return
+        counts = [int(rng.integers(1, min(cache.capacity, most) - cache.length + 1)) for cache in going_on]
+        tokens = [rng.integers(0, engine.shape.vocab_size, count).tolist() for count in counts]
+        engine.read(going_on, tokens, num_scored=[int(rng.integers(0, count + 1)) for count in counts])
+        for cache in going_on:
+            if rng.random() < 0.2:
+                cache.length = int(rng.integers(0, cache.length + 1))  # tokens that are forgotten again
+
+
+def main(path: str, seed: str, rounds: str) -> None:
+    rng = np.random.default_rng(int(seed))
+    with mock.patch.object(library, "library_path", lambda: Path(path)):
+        kernel = library.load_library()
+    assert kernel is not None
+    for _ in range(int(rounds)):
+        with tempfile.TemporaryDirectory() as folder:
+            random_model(rng, Path(folder))
+            for weights in ("fp32", "int8", "int4"):
+                for isa in range(library.best_isa(kernel) + 1):
+                    threads = int(rng.integers(1, 4))
+                    read_at_random(rng, NativeEngine(Path(folder), weights=weights, isa=isa, threads=threads))
+    print("clean")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
