@@ -1,5 +1,6 @@
 """The kernel against PyTorch, against itself, and its instruction sets against each other."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +92,13 @@ def test_threads_change_no_bit(folder: Path) -> None:
     ids = random_ids(NativeEngine(folder), 30)
     one, three = (read_whole(NativeEngine(folder, threads=threads), ids) for threads in (1, 3))
     assert np.array_equal(one, three)
+
+
+def test_threads_of_the_program_can_share_an_engine(folder: Path) -> None:
+    """Two calls at once once shared the kernel's threads, and waited for each other for ever."""
+    engine = NativeEngine(folder, threads=2)
+    ids = random_ids(engine, 30)
+    expected = read_whole(engine, ids)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: read_whole(engine, ids, step=5), range(30)))
+    assert all(np.array_equal(each, expected) for each in found)

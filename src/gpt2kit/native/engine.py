@@ -4,6 +4,7 @@ Shapes: B rows, V vocabulary, N tokens scored.
 """
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from ctypes import byref, c_int32, c_void_p
 from pathlib import Path
@@ -73,6 +74,7 @@ class NativeEngine:
         self._library = library
         self._isa = best_isa(library) if isa is None else isa
         self._process = os.getpid()
+        self._lock = threading.Lock()
         self._num_threads = threads or num_threads()
         self._pool = self._new_pool()
         self.packed = open_weights(folder, weights, library=library, pool=self._pool)
@@ -129,24 +131,25 @@ class NativeEngine:
         scored: Sequence[int],
         logits: NDArray[np.float32],
     ) -> None:
-        if self._process != os.getpid():  # the threads of a forked process are gone
-            self._process, self._pool = os.getpid(), self._new_pool()
+        if self._process != os.getpid():  # the threads of a forked process are gone, also one that held the lock
+            self._process, self._lock, self._pool = os.getpid(), threading.Lock(), self._new_pool()
         rows = (Row * len(caches))()
         for row, cache, count, num_scored in zip(rows, caches, counts, scored, strict=True):
             assert cache.length + count <= min(cache.capacity, self.shape.n_positions)
             row.keys, row.values = cache.keys.ctypes.data, cache.values.ctypes.data
             row.capacity, row.past, row.count, row.scored = cache.capacity, cache.length, count, num_scored
         assert all(0 <= identifier < self.shape.vocab_size for identifier in ids)
-        failed = self._library.gk_forward(
-            c_void_p(self._pool),
-            byref(self._model),
-            self._isa,
-            rows,
-            len(caches),
-            (c_int32 * len(ids))(*ids),
-            c_void_p(logits.ctypes.data),
-            self._columns,
-        )
+        with self._lock:  # the kernel's threads work at one call at a time, and ctypes lets others run meanwhile
+            failed = self._library.gk_forward(
+                c_void_p(self._pool),
+                byref(self._model),
+                self._isa,
+                rows,
+                len(caches),
+                (c_int32 * len(ids))(*ids),
+                c_void_p(logits.ctypes.data),
+                self._columns,
+            )
         if failed:
             raise MemoryError
         for cache, count in zip(caches, counts, strict=True):
