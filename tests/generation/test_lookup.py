@@ -63,7 +63,9 @@ def test_guesses_change_no_text(native: LanguageModel, how: dict) -> None:
 @needs_kernel
 def test_a_text_that_repeats_itself_takes_fewer_readings(native: LanguageModel, num_read: list[int]) -> None:
     """A negative penalty rewards tokens that are there already, so that greedy search goes round."""
-    settings = GenerateSettings(engine="native", temperature=0, max_new_tokens=40, min_new_tokens=40, frequency_penalty=-10)
+    settings = GenerateSettings(
+        engine="native", temperature=0, max_new_tokens=40, min_new_tokens=40, frequency_penalty=-10
+    )
     [sample] = generate(native, ["fox"], settings.model_copy(update={"lookup": False}))
     assert len(num_read) == len(sample.ids) == 40
     num_read.clear()

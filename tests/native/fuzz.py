@@ -52,7 +52,7 @@ def read_at_random(rng: np.random.Generator, engine: NativeEngine) -> None:
 
 def main(path: str, seed: str, rounds: str) -> None:
     rng = np.random.default_rng(int(seed))
-    with mock.patch.object(library, "library_path", lambda: Path(path)):
+    with mock.patch.object(library, "library_path", return_value=Path(path)):
         kernel = library.load_library()
     assert kernel is not None
     for _ in range(int(rounds)):

@@ -1,4 +1,4 @@
-"""The kernel compiled with sanitizers, reading random models: no byte out of bounds, nothing undefined, no data race."""
+"""The kernel compiled with sanitizers reads random models: no byte out of bounds, nothing undefined, no data race."""
 
 import os
 import shutil
@@ -20,7 +20,9 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(
-    ("sanitizers", "runtimes"), [("address,undefined", ("asan", "ubsan")), ("thread", ("tsan",))], ids=["memory", "races"]
+    ("sanitizers", "runtimes"),
+    [("address,undefined", ("asan", "ubsan")), ("thread", ("tsan",))],
+    ids=["memory", "races"],
 )
 def test_random_models_are_read_cleanly(tmp_path: Path, sanitizers: str, runtimes: tuple[str, ...]) -> None:
     assert COMPILER is not None
