@@ -124,7 +124,7 @@ def from_the_shell(flags: dict[str, str], tokens: int, *, log: Path, threads: in
         assets.WRITING_MODEL,
     ]
     command += ["--prompt", prompt, "--max_new_tokens", str(tokens), "--min_new_tokens", str(tokens)]
-    command += ["--temperature", "0", "--output_dir", folder]
+    command += ["--temperature", "0", "--no_lookup", "--output_dir", folder]
     for name, value in flags.items():
         command += [f"--{name}", value]
     try:

@@ -35,6 +35,7 @@ class Gpt2kit:
                 self.flags |= {name: value} if name in of_generate else {}
             elif _ALWAYS.get(name) != value:
                 raise ValueError(f"this gpt2kit has no {name} {value}")
+        self.settings["lookup"] = False  # random weights repeat themselves, which it exploits
         self.model = gpt2kit.load(arguments["model"], **load)
 
     def facts(self) -> dict[str, Any]:

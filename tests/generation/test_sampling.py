@@ -8,6 +8,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt2kit.generation import array_sampling
 from gpt2kit.generation.sampling import (
     Cutoffs,
     choose,
@@ -54,6 +55,18 @@ def test_top_p_of_a_large_vocabulary_sorts_more_only_where_needed():
     # Sums over 12,000 numbers differ in their last digits, so one token at the border may too.
     differing_B = (top_p(scores_BV, 0.9).isfinite() != expected.isfinite()).sum(dim=1)
     assert differing_B.max() <= 1
+
+
+def test_typical_and_min_p_together_leave_something():
+    """Typical may take away the most probable token, and min-p all others: then the best of the typical ones stays."""
+    scores_BV = torch.tensor([[0.0, -1.0, -1.0, -1.0, -1.1]])
+    cutoffs = Cutoffs(temperature=1.0, min_p=1.0, typical_p=0.5)
+    kept_BV = cutoffs.apply(scores_BV)
+    assert (kept_BV > -torch.inf).tolist() == [[False, True, True, True, False]]
+    assert choose(scores_BV, cutoffs, keys=[5], slack=1e-4).is_close_B.all()  # and so it is made again, without slack
+    assert choose(scores_BV, cutoffs, keys=[5]).ids_B.item() in (1, 2, 3)
+    ids_N, _ = array_sampling.cut_off(scores_BV[0].numpy(), cutoffs)
+    assert ids_N.tolist() == [1, 2, 3]
 
 
 @settings(max_examples=40, deadline=None)

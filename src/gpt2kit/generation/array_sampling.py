@@ -84,7 +84,9 @@ def cut_off(scores_V: Scores, rules: CutoffRules) -> tuple[Ids, Scores]:
     if rules.top_p < 1:
         ids_N, kept_N = _only(kept_N >= _nucleus_cutoff(kept_N, rules.top_p), ids_N, kept_N)
     if rules.min_p > 0:
-        ids_N, kept_N = _only(kept_N >= min(np.log(np.float32(rules.min_p)), np.float32(0)), ids_N, kept_N)
+        # Typical may have taken away all that min-p would leave; then the most probable of its tokens stays.
+        least = min(np.log(np.float32(rules.min_p)), np.float32(0), kept_N.max())
+        ids_N, kept_N = _only(kept_N >= least, ids_N, kept_N)
     is_possible_N = kept_N > _MINUS_INFINITY
     return (ids_N, kept_N) if is_possible_N.all() else _only(is_possible_N, ids_N, kept_N)
 

@@ -232,7 +232,11 @@ class Cutoffs(CutoffRules):
         """Scores divided by the temperature, -inf where they are cut off."""
         scores_BV = self._heated(scores_BV)
         kept_BV = top_k(typical(scores_BV, self.typical_p), self.top_k or scores_BV.size(1))
-        return top_p(kept_BV, self.top_p).minimum(min_p(scores_BV, self.min_p))
+        kept_BV = top_p(kept_BV, self.top_p)
+        probable_BV = kept_BV.minimum(min_p(scores_BV, self.min_p))
+        # Typical may have taken away all that min-p would leave; then the most probable of its tokens stays.
+        is_empty_B1 = (probable_BV == -torch.inf).all(dim=1, keepdim=True)
+        return torch.where(is_empty_B1, top_k(kept_BV, 1), probable_BV)
 
     def _heated(self, scores_BV: Tensor) -> Tensor:
         """Divided by the temperature, the greatest first made 0, or the smallest temperatures would give infinities."""
