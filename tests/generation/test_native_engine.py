@@ -143,7 +143,7 @@ def test_penalties_are_those_of_the_tensor_functions(
 
 @needs_kernel
 def test_quantised_weights_lose_little(nano: Path) -> None:
-    """At most 0.5 % of perplexity at 8 bits and 3 % at 4, on Grimms' tales; recipes/nano/quantised.py measures it on unread prose."""
+    """At most 0.5% of perplexity at 8 bits, 3% at 4 (Grimms' tales; recipes/nano/quantised.py takes unread prose)."""
     tale = NANO.parents[2] / "data" / "raw" / "grimm" / "the-twelve-huntsmen.txt"
     text = "".join(path.read_text(encoding="utf-8") for path in sorted(tale.parent.glob("*.txt")))[:40_000]
     ids = Tokenizer.from_folder(nano).encode(text)
