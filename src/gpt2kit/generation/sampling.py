@@ -265,12 +265,11 @@ class Cutoffs(CutoffRules):
             log_possible_B1, log_sure_B1 = (x_BV.logsumexp(dim=1, keepdim=True) for x_BV in (possible_BV, sure_BV))
             doubt_B1 = (log_possible_B1 - log_sure_B1).expm1()
         possible_BV, nucleus_BV = top_p_bounds(possible_BV, self.top_p, slack=slack, doubt_B1=doubt_B1)
-        sure_BV = sure_BV.minimum(nucleus_BV)
-        return (
-            possible_BV.minimum(min_p(scores_BV, self.min_p, slack=slack)),
-            sure_BV.minimum(min_p(scores_BV, self.min_p, slack=-slack)),
-            is_unclear_B,
-        )
+        sure_BV = sure_BV.minimum(nucleus_BV).minimum(min_p(scores_BV, self.min_p, slack=-slack))
+        possible_BV = possible_BV.minimum(min_p(scores_BV, self.min_p, slack=slack))
+        # Where nothing is sure, all may be cut off, and then the most probable that typical leaves stays (see apply).
+        is_unclear_B |= (sure_BV == -torch.inf).all(dim=1)
+        return possible_BV, sure_BV, is_unclear_B
 
 
 @dataclass(frozen=True)
