@@ -1,6 +1,7 @@
 """Seeds as pure functions, the device, memory, and where a result came from."""
 
 import json
+import platform
 import subprocess
 import sys
 
@@ -94,3 +95,24 @@ def test_a_missing_extra_says_how_to_get_it() -> None:
     with pytest.raises(MissingExtraError) as caught:
         runtime.require_extra("no_such_module.pyplot", extra="plots", purpose="drawing pictures")
     assert str(caught.value) == "drawing pictures needs no_such_module: pip install 'gpt2kit[plots]'"
+
+
+def test_freed_memory_is_kept_and_given_back() -> None:
+    """In a process of its own: the setting is the process's."""
+    script = """
+import os, psutil
+from gpt2kit.runtime import keep_freed_memory, release_freed_memory
+resident = lambda: psutil.Process().memory_info().rss
+keep_freed_memory()
+before = resident()
+block = bytearray(os.urandom(1)) * 200_000_000
+del block
+print(resident() - before)
+release_freed_memory()
+print(resident() - before)
+"""
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    kept, released = map(int, answer.stdout.split())
+    assert released < 50_000_000
+    if platform.libc_ver()[0] == "glibc":
+        assert kept > 150_000_000

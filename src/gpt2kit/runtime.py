@@ -3,6 +3,7 @@
 torch is imported inside the functions that need it, so that importing this module is cheap.
 """
 
+import ctypes
 import hashlib
 import importlib
 import os
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 VERSION = metadata.version("gpt2kit")
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 _REPORTED_PACKAGES = ("gpt2kit", "torch", "tokenizers", "safetensors", "numpy")
 
 
@@ -97,6 +99,27 @@ def _cgroup_memory_left() -> int | None:
     except (OSError, ValueError):
         return None
     return None if limit == "max" else max(int(limit) - used, 0)
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep large blocks that are freed, for the next of their size.
+
+    It would give them back to the system at once, and a training step would spend a fifth of its time on fresh, zeroed
+    pages. Elsewhere than on glibc nothing happens.
+    """
+    if (libc := _glibc()) is not None:
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def release_freed_memory() -> None:
+    """Give what `keep_freed_memory` kept back to the system."""
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 def peak_memory_bytes(device: "torch.device") -> int:

@@ -8,7 +8,7 @@ import torch
 from gpt2kit import TrainSettings, train
 from gpt2kit.model import GPT2Config
 from gpt2kit.training.memory import is_out_of_memory, training_flops_per_token, training_memory_bytes
-from gpt2kit.training.plan import default_learning_rate
+from gpt2kit.training.plan import default_learning_rate, fitting_rows
 
 Make = Callable[..., TrainSettings]
 
@@ -99,3 +99,20 @@ def test_kinds_of_memory_running_out() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
+
+
+@pytest.mark.parametrize(("shape", "context", "expected"), [({}, 256, 2), ({"n_layer": 2, "n_embd": 48}, 256, 8)])
+def test_on_a_cpu_rows_are_few_where_each_takes_much_memory(shape: dict[str, int], context: int, expected: int) -> None:
+    def memory(rows: int) -> int:
+        return training_memory_bytes(
+            GPT2Config(**shape),
+            parameters=10,
+            trainable=10,
+            rows=rows,
+            context=context,
+            dropout=0.0,
+            gradient_checkpointing=False,
+        )
+
+    rows = fitting_rows(8, memory, context=context, available=10**12, device=torch.device("cpu"))
+    assert rows == expected

@@ -12,15 +12,18 @@ Shapes are written behind names:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from gpt2kit.errors import ModelError
 from gpt2kit.model.cache import KVCache
-from gpt2kit.model.loss import chunked_cross_entropy, chunked_token_losses
+from gpt2kit.model.loss import chunked_cross_entropy, chunked_token_losses, gradient_of
+from gpt2kit.model.products import linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),  # GPT-2's own: 0.5x(1 + tanh(√(2/π)(x + 0.044715x³)))
@@ -102,7 +105,7 @@ class Conv1D(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """`x W + b`, [..., in] -> [..., out]."""
-        out_ND = torch.addmm(self.bias, x_BTD.reshape(-1, x_BTD.size(-1)), self.weight)
+        out_ND = linear(x_BTD.reshape(-1, x_BTD.size(-1)), self.weight, self.bias)
         return out_ND.view(*x_BTD.shape[:-1], -1)
 
 
@@ -245,6 +248,7 @@ class GPT2(nn.Module):
         segment_ids_BT: Tensor | None = None,
         cache: KVCache | None = None,
         key_mask_BS: Tensor | None = None,
+        gradient_in_place: bool = False,
     ) -> Tensor:
         """Hidden states after the final norm.
 
@@ -254,6 +258,8 @@ class GPT2(nn.Module):
             segment_ids_BT: the document each token belongs to; attention stays inside it. Not with a cache.
             cache: keys and values of the tokens before the input; the input's are added to it.
             key_mask_BS: True for the keys that exist, False for left padding, over cache and input together.
+            gradient_in_place: the backward pass adds the token embedding's gradient into its `grad` row by row, in
+                place of making one of the size of the whole vocabulary.
 
         Returns:
             hidden_BTD.
@@ -273,7 +279,9 @@ class GPT2(nn.Module):
             position_ids_BT = torch.arange(past, past + T, device=input_ids_BT.device)[None]
         mask = attention_mask(input_ids_BT, past=past, segment_ids_BT=segment_ids_BT, key_mask_BS=key_mask_BS)
 
-        x_BTD = self.transformer.drop(self.transformer.wte(input_ids_BT) + self.transformer.wpe(position_ids_BT))
+        embed = _EmbeddingInPlace.apply if gradient_in_place else F.embedding
+        embedded_BTD = embed(input_ids_BT, self.transformer.wte.weight)
+        x_BTD = self.transformer.drop(embedded_BTD + self.transformer.wpe(position_ids_BT))
         for block in self.transformer.h:
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x_BTD = checkpoint(block, x_BTD, mask, use_reentrant=False)
@@ -296,13 +304,28 @@ class GPT2(nn.Module):
         *,
         position_ids_BT: Tensor | None = None,
         segment_ids_BT: Tensor | None = None,
+        gradient_scale: float | None = None,
     ) -> Tensor:
         """The sum of nats over the targets, as a scalar; targets of -100 do not count.
 
         It is a sum so that micro-batches and ranks add up exactly; divide by the number of targets for the mean.
+
+        Args:
+            input_ids_BT: token ids.
+            target_ids_BT: the ids that follow them.
+            position_ids_BT: see `forward`.
+            segment_ids_BT: see `forward`.
+            gradient_scale: what the sum will be multiplied by before its backward pass, which must then follow. When
+                it is given, the gradients of the embedding and the head are added into `grad` in place: a training
+                step then holds one of that size, not three.
         """
-        hidden_BTD = self(input_ids_BT, position_ids_BT=position_ids_BT, segment_ids_BT=segment_ids_BT)
-        return chunked_cross_entropy(hidden_BTD, self.lm_head.weight, target_ids_BT)
+        hidden_BTD = self(
+            input_ids_BT,
+            position_ids_BT=position_ids_BT,
+            segment_ids_BT=segment_ids_BT,
+            gradient_in_place=gradient_scale is not None,
+        )
+        return chunked_cross_entropy(hidden_BTD, self.lm_head.weight, target_ids_BT, gradient_scale=gradient_scale)
 
     @torch.no_grad()
     def token_losses(
@@ -316,6 +339,26 @@ class GPT2(nn.Module):
         """Nats of each target, [B, T] in float32; 0 where the target is -100."""
         hidden_BTD = self(input_ids_BT, position_ids_BT=position_ids_BT, segment_ids_BT=segment_ids_BT)
         return chunked_token_losses(hidden_BTD, self.lm_head.weight, target_ids_BT)
+
+
+class _EmbeddingInPlace(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, ids_BT: Tensor, weight_VD: Tensor) -> Tensor:
+        ctx.ids_BT, ctx.weight_VD = ids_BT, weight_VD
+        return F.embedding(ids_BT, weight_VD)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, None]:
+        if ctx.needs_input_grad[1]:
+            total_VD, ids_N = gradient_of(ctx.weight_VD), ctx.ids_BT.flatten()
+            grad_ND = grad_outputs[0].reshape(ids_N.numel(), -1).to(total_VD.dtype)
+            # Each adds in a fixed order on its device; index_put_ on a CPU and index_add_ on a GPU do not.
+            if total_VD.device.type == "cpu":
+                total_VD.index_add_(0, ids_N, grad_ND)
+            else:
+                total_VD.index_put_((ids_N,), grad_ND, accumulate=True)
+        return None, None
 
 
 def attention_mask(

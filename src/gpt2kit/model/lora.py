@@ -42,8 +42,10 @@ class LoRAConv1D(Conv1D):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """`x W + b + (alpha / rank) x Aᵀ Bᵀ`, [..., I] -> [..., O]."""
-        update_BTR: Tensor = self.lora_dropout(x_BTD) @ self.lora_A.T
-        return super().forward(x_BTD) + (update_BTR @ self.lora_B.T) * self.scaling
+        plain_BTD = super().forward(x_BTD)
+        update_NR = (self.lora_dropout(x_BTD) @ self.lora_A.T).flatten(0, -2)
+        out_ND = torch.addmm(plain_BTD.flatten(0, -2), update_NR, self.lora_B.T, alpha=self.scaling)
+        return out_ND.view(plain_BTD.shape)
 
     def merged(self) -> Conv1D:
         """The same layer as a plain Conv1D with the update added into the weight."""

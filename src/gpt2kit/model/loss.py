@@ -7,7 +7,7 @@ while the chunk's probabilities are at hand:
     nats = Σ logsumexp(h Wᵀ) - (h Wᵀ)[target]      d nats / d(h Wᵀ) = softmax(h Wᵀ) - onehot(target) = E
     d nats / dh = E W                              d nats / dW = Eᵀ h
 
-Shapes: N tokens, C tokens of a chunk, D width, V vocabulary.
+Shapes: N tokens, C tokens of a chunk, D width, V vocabulary, S a slice of it.
 """
 
 import math
@@ -16,24 +16,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt2kit.model.products import by_onednn, product, weight_gradient
+
 IGNORED_TARGET = -100
 CHUNK_TOKENS = 512
+SLICE_TOKENS = 12_800  # of the vocabulary, in the gradient of the head's weight
 
 
-def chunked_cross_entropy(hidden_BTD: Tensor, weight_VD: Tensor, target_ids_BT: Tensor) -> Tensor:
+def chunked_cross_entropy(
+    hidden_BTD: Tensor, weight_VD: Tensor, target_ids_BT: Tensor, *, gradient_scale: float | None = None
+) -> Tensor:
     """The sum of nats over all targets that are not -100.
 
     Args:
         hidden_BTD: hidden states.
         weight_VD: the head's weight.
         target_ids_BT: target ids, -100 where there is no target.
+        gradient_scale: what the sum will be multiplied by before its backward pass. When it is given, the weight's
+            gradient is added into `weight_VD.grad` here and now, which saves holding it a second time.
 
     Returns:
         A float32 scalar, differentiable in the hidden states and the weight.
     """
     hidden_ND, targets_N, _ = _with_targets(hidden_BTD, target_ids_BT)
-    nats: Tensor = _ChunkedCrossEntropy.apply(hidden_ND, weight_VD, targets_N)  # type: ignore[no-untyped-call]
+    nats: Tensor = _ChunkedCrossEntropy.apply(hidden_ND, weight_VD, targets_N, gradient_scale)  # type: ignore[no-untyped-call]
     return nats
+
+
+def gradient_of(weight: Tensor) -> Tensor:
+    """A weight's gradient, to be added to; zeros where it has none yet."""
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad
 
 
 def perplexity(nats_per_token: float) -> float:
@@ -51,7 +65,10 @@ def chunked_token_losses(hidden_BTD: Tensor, weight_VD: Tensor, target_ids_BT: T
     nats_BT = torch.zeros(target_ids_BT.numel(), device=hidden_BTD.device)
     for start in range(0, targets_N.numel(), CHUNK_TOKENS):
         chunk = slice(start, start + CHUNK_TOKENS)
-        logits_CV = (hidden_ND[chunk] @ weight_VD.to(hidden_ND.dtype).T).float()
+        if by_onednn(hidden_ND):
+            logits_CV = product(hidden_ND[chunk], weight_VD)
+        else:
+            logits_CV = (hidden_ND[chunk] @ weight_VD.to(hidden_ND.dtype).T).float()
         nats_C = torch.nn.functional.cross_entropy(logits_CV, targets_N[chunk], reduction="none")
         nats_BT[places_N[chunk]] = nats_C
     return nats_BT.view(target_ids_BT.shape)
@@ -76,7 +93,9 @@ def _compute_dtype(hidden_ND: Tensor) -> torch.dtype:
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, gradient_scale: float | None
+    ) -> Tensor:
         dtype = _compute_dtype(hidden_ND)
         need_hidden, need_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         N, V = targets_N.numel(), weight_VD.size(0)
@@ -84,18 +103,26 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             h_ND, w_VD = hidden_ND.to(dtype), weight_VD.to(dtype)
             nats = torch.zeros((), device=h_ND.device)
             grad_hidden_ND = torch.empty_like(h_ND) if need_hidden else None
-            grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if need_weight else None
+            grad_weight_VD, scale = None, 1.0 if gradient_scale is None else gradient_scale
+            if need_weight and gradient_scale is None:
+                grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
+            elif need_weight:
+                grad_weight_VD = gradient_of(weight_VD)
+            onednn = by_onednn(h_ND)
             # Two buffers for every chunk: fresh pages for 100 MB cost as much as the product itself.
-            size = min(CHUNK_TOKENS, N)
+            size = 0 if onednn else min(CHUNK_TOKENS, N)
             logits_buffer_CV = torch.empty(size, V, device=h_ND.device, dtype=dtype)
             scores_buffer_CV = logits_buffer_CV if dtype == torch.float32 else logits_buffer_CV.float()
             for start in range(0, N, CHUNK_TOKENS):
                 chunk = slice(start, min(start + CHUNK_TOKENS, N))
                 targets_C1 = targets_N[chunk, None]
-                logits_CV = torch.mm(h_ND[chunk], w_VD.T, out=logits_buffer_CV[: targets_C1.size(0)])
-                scores_CV = scores_buffer_CV[: targets_C1.size(0)]
-                if dtype != torch.float32:
-                    scores_CV.copy_(logits_CV)
+                if onednn:
+                    scores_CV = product(h_ND[chunk], w_VD)
+                else:
+                    logits_CV = torch.mm(h_ND[chunk], w_VD.T, out=logits_buffer_CV[: targets_C1.size(0)])
+                    scores_CV = scores_buffer_CV[: targets_C1.size(0)]
+                    if dtype != torch.float32:
+                        scores_CV.copy_(logits_CV)
                 highest_C1 = scores_CV.amax(dim=1, keepdim=True)
                 target_scores_C1 = scores_CV.gather(1, targets_C1)
                 exponentials_CV = scores_CV.sub_(highest_C1).exp_()
@@ -107,18 +134,22 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 error_CV.scatter_add_(1, targets_C1, torch.full_like(total_C1, -1.0))
                 if dtype != torch.float32:
                     error_CV = logits_CV.copy_(error_CV)
-                if grad_hidden_ND is not None:
+                if grad_hidden_ND is not None and onednn:
+                    grad_hidden_ND[chunk] = product(error_CV, w_VD.T)
+                elif grad_hidden_ND is not None:
                     torch.mm(error_CV, w_VD, out=grad_hidden_ND[chunk])
-                if grad_weight_VD is not None and dtype == torch.float32:
-                    grad_weight_VD.addmm_(error_CV.T, h_ND[chunk])
+                if grad_weight_VD is not None and onednn:
+                    _add_weight_gradient(grad_weight_VD, error_CV, h_ND[chunk], scale)
+                elif grad_weight_VD is not None and dtype == torch.float32:
+                    grad_weight_VD.addmm_(error_CV.T, h_ND[chunk], alpha=scale)
                 elif grad_weight_VD is not None:
-                    grad_weight_VD += error_CV.T @ h_ND[chunk]
-        ctx.save_for_backward(grad_hidden_ND, grad_weight_VD)
+                    grad_weight_VD.add_(error_CV.T @ h_ND[chunk], alpha=scale)
+        ctx.save_for_backward(grad_hidden_ND, grad_weight_VD if gradient_scale is None else None)
         ctx.dtypes = (hidden_ND.dtype, weight_VD.dtype)
         return nats
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         (grad_nats,) = grad_outputs
         grad_hidden_ND, grad_weight_VD = ctx.saved_tensors
         hidden_dtype, weight_dtype = ctx.dtypes
@@ -127,4 +158,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad_hidden_ND = grad_hidden_ND.mul_(grad_nats.to(grad_hidden_ND.dtype)).to(hidden_dtype)
         if grad_weight_VD is not None:
             grad_weight_VD = grad_weight_VD.mul_(grad_nats).to(weight_dtype)
-        return grad_hidden_ND, grad_weight_VD, None
+        return grad_hidden_ND, grad_weight_VD, None, None
+
+
+def _add_weight_gradient(total_VD: Tensor, error_CV: Tensor, hidden_CD: Tensor, scale: float) -> None:
+    """`total += scale · Eᵀ h` by oneDNN, a slice of the vocabulary at a time, since each makes copies."""
+    for start in range(0, total_VD.size(0), SLICE_TOKENS):
+        part = slice(start, start + SLICE_TOKENS)
+        total_VD[part].add_(weight_gradient(error_CV[:, part].contiguous(), hidden_CD), alpha=scale)

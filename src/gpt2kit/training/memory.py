@@ -9,6 +9,7 @@ import torch
 
 from gpt2kit.model.gpt2 import GPT2Config
 from gpt2kit.model.loss import CHUNK_TOKENS
+from gpt2kit.model.products import by_onednn, product
 from gpt2kit.training.settings import OptimizerKind
 
 # Floats of optimizer state for a weight that is trained; Muon keeps one for the blocks' matrices and two for the rest.
@@ -17,6 +18,14 @@ _BYTES = 4  # of a float32
 _PROCESS_BYTES = 350_000_000  # Python, torch and its libraries, resident
 # Shares of the matrix rate that the plain loop reached where it was measured (see docs/numerics.md).
 _EFFICIENCY = 0.6
+# The last two are all that oneDNN says when it gets no memory.
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+    "not enough memory",
+    "could not create a primitive",
+    "could not execute a primitive",
+)
 _SECONDS_PER_LAYER = 0.0012  # Python and small kernels, of one layer of one micro-batch, forward and backward
 
 
@@ -34,7 +43,7 @@ def training_memory_bytes(
     """Estimated peak memory of a training step with fp32 weights, in bytes.
 
     4P weights + 4P_t gradients + 4P_t for each of the optimizer's `moments` (AdamW has two); of the head, two chunks of
-    logits and the gradient of its weight; and of every token and layer about 9D + 2F floats kept for the backward pass,
+    logits; and of every token and layer about 9D + 2F floats kept for the backward pass,
     with H·T·3 more when attention drops out (which the fused CPU kernel does not do). With gradient checkpointing a
     token keeps D floats a layer.
     """
@@ -43,8 +52,6 @@ def training_memory_bytes(
     layer_floats = 9 * D + 2 * F + (3 * config.n_head * context if dropout > 0 else 0)
     kept = D * config.n_layer + layer_floats if gradient_checkpointing else layer_floats * config.n_layer
     head = 2 * min(CHUNK_TOKENS, tokens) * config.vocab_size
-    if trainable == parameters:
-        head += 2 * config.vocab_size * D
     weights = parameters + round((1 + moments) * trainable)
     return _PROCESS_BYTES + _BYTES * (weights + head + tokens * kept + 4 * tokens * D)
 
@@ -65,10 +72,11 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Floating-point operations a second of this machine's matrix product, the best of a few short trials."""
     size = 4096 if device.type == "cuda" else 768
     a = torch.randn(size, size, device=device, dtype=dtype)
+    multiply = product if by_onednn(a) else torch.mm
     seconds = []
     for _ in range(8):
         start = time.perf_counter()
-        b = a @ a
+        b = multiply(a, a)
         b[0, 0].item()  # waits for a GPU
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / min(seconds)
@@ -83,9 +91,7 @@ def step_seconds(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: torch's own, Python's, or that of torch's CPU allocator."""
+    """Whether an error says that memory ran out: torch's own, Python's, or that of torch's CPU allocator or oneDNN."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("DefaultCPUAllocator", "can't allocate memory", "not enough memory")
-    )
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -26,7 +26,8 @@ _FINE_TUNING_RATES: dict[OptimizerKind, float] = {"adamw": 5e-5, "muon": 3e-4, "
 _LORA_RATE = 3e-4
 _GPT2_PARAMETERS = 124_439_808
 _CPU_CONTEXT = 512
-_CPU_MICRO_BATCH_TOKENS = 4096
+# On a CPU more tokens at a time are no faster beyond these, the fewer where they would take this much more memory.
+_CPU_MICRO_BATCH_TOKENS, _CPU_FEWER_TOKENS, _CPU_GROWTH_BYTES = 4096, 512, 300_000_000
 _VALIDATIONS = 10
 _VALIDATION_SHARE = 0.15  # of the training tokens: a forward pass is a third of a step, so about 5% of the time
 _VALIDATION_TOKENS = (2048, 131_072)
@@ -230,9 +231,7 @@ def make_plan(
         moments=MOMENTS[settings.optimizer],
     )
     rows, available = math.ceil(batches.batch_size / processes), available_memory_bytes(device)
-    micro = settings.micro_batch_size or _fitting_rows(
-        rows, memory, context=context, available=available, device=device
-    )
+    micro = settings.micro_batch_size or fitting_rows(rows, memory, context=context, available=available, device=device)
     seconds = total_steps * step_seconds(
         model.config,
         tokens=rows * context,
@@ -300,11 +299,13 @@ def _validation_size(
     return tokens, batches
 
 
-def _fitting_rows(limit: int, memory: Callable[..., int], *, context: int, available: int, device: torch.device) -> int:
-    """The largest power of two of rows that fits in memory, and on a CPU in about 4,096 tokens (more is no faster)."""
+def fitting_rows(limit: int, memory: Callable[..., int], *, context: int, available: int, device: torch.device) -> int:
+    """The largest power of two of rows that fits in memory; on a CPU no more than make it faster."""
     rows = 1
     while rows * 2 <= limit and memory(rows=rows * 2) <= _MEMORY_SHARE * available:
-        if device.type == "cpu" and rows * 2 * context > _CPU_MICRO_BATCH_TOKENS:
+        tokens, growth = rows * 2 * context, memory(rows=rows * 2) - memory(rows=rows)
+        is_enough = tokens > _CPU_FEWER_TOKENS and growth > _CPU_GROWTH_BYTES
+        if device.type == "cpu" and (is_enough or tokens > _CPU_MICRO_BATCH_TOKENS):
             break
         rows *= 2
     return rows

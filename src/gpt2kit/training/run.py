@@ -12,7 +12,7 @@ from gpt2kit.errors import TrainingError
 from gpt2kit.files import read_json, to_json, write_atomically
 from gpt2kit.model.gpt2 import GPT2
 from gpt2kit.model.loss import perplexity
-from gpt2kit.runtime import provenance, select_device
+from gpt2kit.runtime import keep_freed_memory, provenance, select_device
 from gpt2kit.tokens import PreparedData
 from gpt2kit.training.build import Start, build_model, find_start
 from gpt2kit.training.loop import Ending, Run, Trainer
@@ -109,6 +109,8 @@ def train(settings: TrainSettings) -> TrainingResult:
         >>> result.perplexity
     """
     device = select_device(settings.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     data = PreparedData.open(settings.data_dir)
     start = find_start(settings, data)
     ranks = Ranks.join(device)

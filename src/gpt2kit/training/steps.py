@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from gpt2kit.errors import TrainingError
 from gpt2kit.model.gpt2 import GPT2
-from gpt2kit.runtime import derive_seed
+from gpt2kit.model.products import leave_onednn
+from gpt2kit.runtime import derive_seed, release_freed_memory
 from gpt2kit.tokens import Batch, PackedBatches
 from gpt2kit.training.memory import is_out_of_memory
 from gpt2kit.training.ranks import Ranks
@@ -121,7 +122,7 @@ class StepRunner:
             rows = slice(start, start + micro_batch_size)
             torch.manual_seed(derive_seed(self.seed, "dropout", step, first_row + start))
             with self.autocast():
-                loss = self.model.loss(**self._tensors(batch, rows))
+                loss = self.model.loss(**self._tensors(batch, rows), gradient_scale=scale)
             (loss * scale).backward()  # type: ignore[no-untyped-call]
             nats += loss.detach()
         return float(nats)
@@ -156,6 +157,8 @@ class StepRunner:
                 parameter.grad = None
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+            leave_onednn()
+            release_freed_memory()
             if rows == 1:
                 raise TrainingError(
                     f"out of memory with a single row of {context} tokens; try --gradient_checkpointing, a shorter "

@@ -1,0 +1,107 @@
+"""Matrix products on a CPU, by the quicker of the two libraries that come with PyTorch.
+
+In fp32 PyTorch multiplies through MKL, which on processors that are not Intel's keeps to instructions half as wide as
+those that many of them have by now. oneDNN, which PyTorch carries for other types and for compiled models, uses what is
+there: twice the rate on an AMD EPYC with AVX-512 (docs/numerics.md). The results differ by rounding only.
+
+Shapes: N tokens, I input width, O output width.
+"""
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+LIBRARY_VARIABLE = "GPT2KIT_MATRIX_LIBRARY"
+# Preparing a product for oneDNN takes longer than PyTorch's own for a token or two.
+_FEWEST_ROWS = 32
+_out_of_memory = False
+
+
+@functools.cache
+def prefers_onednn() -> bool:
+    """Whether this machine's fp32 products go to oneDNN: AVX-512 in a processor that is not Intel's.
+
+    The environment variable GPT2KIT_MATRIX_LIBRARY (`onednn` or `mkl`) decides otherwise. It is a rule rather than a
+    trial run, because a run that goes on later must round as before.
+    """
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):  # type: ignore[no-untyped-call]
+        return False
+    if wish := os.environ.get(LIBRARY_VARIABLE):
+        return wish == "onednn"
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and _vendor() not in ("", "GenuineIntel")
+
+
+def _vendor() -> str:
+    """The processor's maker as Linux tells it; empty where it does not."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
+
+
+def leave_onednn() -> None:
+    """Use PyTorch's own products from here on: once memory ran out, oneDNN makes no more of its own."""
+    global _out_of_memory
+    _out_of_memory = True
+
+
+def by_onednn(x_NI: Tensor) -> bool:
+    """Whether a product with these rows on the left goes to oneDNN."""
+    return (
+        x_NI.device.type == "cpu"
+        and x_NI.dtype == torch.float32
+        and x_NI.size(0) >= _FEWEST_ROWS
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not _out_of_memory
+        and prefers_onednn()
+    )
+
+
+def linear(x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
+    """`x W + b`, differentiable: [N, I] -> [N, O]."""
+    if by_onednn(x_NI):
+        out_NO: Tensor = _Linear.apply(x_NI, weight_IO, bias_O)  # type: ignore[no-untyped-call]
+        return out_NO
+    return torch.addmm(bias_O, x_NI, weight_IO)
+
+
+def product(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """`x Wᵀ + b` by oneDNN, without a gradient: [N, I] -> [N, O]; either matrix may be a transposed view."""
+    out_NO: Tensor = torch.ops.mkldnn._linear_pointwise(x_NI, weight_OI, bias_O, "none", [], "")
+    return out_NO
+
+
+def weight_gradient(x_NI: Tensor, grad_NO: Tensor) -> Tensor:
+    """`xᵀ g` by oneDNN: [N, I], [N, O] -> [I, O]."""
+    # The operator's own roles would give [O, I]: with the two exchanged it gives the transpose.
+    grad_IO, _ = torch.ops.aten.mkldnn_linear_backward_weights(
+        x_NI.to_mkldnn(), grad_NO.to_mkldnn(), x_NI.new_empty(x_NI.size(1), grad_NO.size(1)), False
+    )
+    gradient: Tensor = grad_IO
+    return gradient
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
+        need_x, need_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x_NI if need_weight else None, weight_IO if need_x else None)
+        return product(x_NI, weight_IO.T, bias_O)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x_NI, weight_IO = ctx.saved_tensors
+        grad_NO = grad_outputs[0].contiguous()
+        return (
+            None if weight_IO is None else product(grad_NO, weight_IO),
+            None if x_NI is None else weight_gradient(x_NI, grad_NO),
+            grad_NO.sum(0) if ctx.needs_input_grad[2] else None,
+        )
