@@ -58,7 +58,9 @@ def test_more_changes_are_no_near_copy() -> None:
 
 
 def test_case_punctuation_and_line_breaks_do_not_count() -> None:
-    book = "The old king saw the little fox in the garden, and he said: 'Come here, my friend, and tell me all!' So".split()
+    book = (
+        "The old king saw the little fox in the garden, and he said: 'Come here, my friend, and tell me all!'".split()
+    )
     text = "THE OLD KING - saw the little fox\nin the garden and he said come here my friend and tell me all"
     [found] = find_near_copies([text], training(words(500, seed=3), book), shortest=20)
     [copied] = found.copies

@@ -126,7 +126,7 @@ def plant_canaries(
         if path.exists():
             raise UsageError(f"{path} is there already: canaries are never replaced, for a model may hold them")
     if not folder.is_dir():
-        raise UsageError(f"--input {folder}: is no folder")
+        raise UsageError(f"{folder}: is no folder of raw text to plant canaries in")
     if record.resolve().is_relative_to(folder.resolve()):
         raise UsageError(f"--record {record}: lies in {folder}, so it would be prepared as text; name another place")
     if not record.parent.is_dir():
@@ -181,7 +181,8 @@ def draw_secrets(number: int, *, digits: int, seed: int, without: Iterable[str] 
         seed: of the draw.
         without: numbers that are not drawn.
     """
-    taken, found, place = set(without), [], 0
+    taken, place = set(without), 0
+    found: list[str] = []
     while len(found) < number:
         secret = f"{derive_seed(seed, 'secret', place) % 10**digits:0{digits}d}"
         place += 1

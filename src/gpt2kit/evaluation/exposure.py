@@ -125,9 +125,7 @@ def measure_exposure(
     """
     secrets = [each.secret for each in canaries.canaries]
     number = min(num_references, (10**canaries.digits - len(secrets)) // 2)
-    references = draw_secrets(
-        number, digits=canaries.digits, seed=derive_seed(seed, "references"), without=secrets
-    )
+    references = draw_secrets(number, digits=canaries.digits, seed=derive_seed(seed, "references"), without=secrets)
     sentences = [canaries.sentence(secret) for secret in secrets + references]
     documents = []
     for ids in tokenizer.encode_batch(sentences):

@@ -8,6 +8,9 @@ prompt is the last part of the longer one.
 The same is done with held-out text, which the model has not seen: some sequences go on in the only likely way (lists,
 refrains, set phrases), and what is extracted there is no memory.
 
+A small model that always saw a short text from its beginning may know it there and nowhere else: its positions count
+from the beginning. For collections of short texts, ask from the beginnings of documents.
+
 Legend of the shapes: N tokens of a document, S tokens asked for.
 """
 
@@ -105,6 +108,7 @@ def draw_excerpts(
     target_tokens: int,
     end_of_text: int,
     seed: int,
+    only_beginnings: bool = False,
 ) -> list[Excerpt]:
     """Draw sequences that do not overlap, all places alike.
 
@@ -115,15 +119,18 @@ def draw_excerpts(
         target_tokens: tokens behind it, of which every one is predicted in training; a document's end-of-text is none.
         end_of_text: its id.
         seed: of the draw.
+        only_beginnings: take documents from their beginning, all documents alike.
     """
     length = prompt_tokens + target_tokens
     starts = [_possible_starts(each, prompt_tokens=prompt_tokens, target_tokens=target_tokens) for each in documents]
+    if only_beginnings:
+        starts = [each[each == 0] for each in starts]
     ends = np.cumsum([len(each) for each in starts])
     total = int(ends[-1]) if len(ends) else 0
     if not total:
         return []
     taken: dict[int, list[int]] = {}
-    found = []
+    found: list[Excerpt] = []
     generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "extraction")))
     for _ in range(_TRIES * number):
         if len(found) == number:
@@ -184,20 +191,18 @@ def extract(
             progress.advance(len(batch))
     agrees = [np.array(text) == np.array(each.target_ids) for text, each in zip(written, excerpts, strict=True)]
     exact = [bool(flags.all()) for flags in agrees]
-    figures = (
-        share_figure(exact),
-        mean_figure([float(flags.mean()) for flags in agrees], seed=seed),
-        mean_figure([float(np.cumprod(flags).sum()) for flags in agrees], seed=seed),
-    )
-    assert figures[0] is not None
-    assert figures[1] is not None
-    assert figures[2] is not None
+    extracted = share_figure(exact)
+    matched = mean_figure([float(flags.mean()) for flags in agrees], seed=seed)
+    first = mean_figure([float(np.cumprod(flags).sum()) for flags in agrees], seed=seed)
+    assert extracted is not None
+    assert matched is not None
+    assert first is not None
     examples = [
         Extracted(tokenizer.decode(each.prompt_ids), tokenizer.decode(each.target_ids), each.name)
         for each, is_exact in zip(excerpts, exact, strict=True)
         if is_exact
     ]
-    return Extraction(len(excerpts), prompt_tokens, S, *figures, examples[:_EXTRACTED_KEPT])
+    return Extraction(len(excerpts), prompt_tokens, S, extracted, matched, first, examples[:_EXTRACTED_KEPT])
 
 
 def _possible_starts(document: TokenDocument, *, prompt_tokens: int, target_tokens: int) -> npt.NDArray[np.int64]:

@@ -117,12 +117,9 @@ def area_under_curve(scores_M: Floats, scores_H: Floats) -> Figure:
         / 2
         / len(scores_H)
     )
-    above_H = (
-        1
-        - (np.searchsorted(ordered_M, scores_H, "left") + np.searchsorted(ordered_M, scores_H, "right"))
-        / 2
-        / len(scores_M)
-    )
+    above_H = 1 - (
+        np.searchsorted(ordered_M, scores_H, "left") + np.searchsorted(ordered_M, scores_H, "right")
+    ) / 2 / len(scores_M)
     area = float(below_M.mean())
     if min(len(scores_M), len(scores_H)) < 2 or not 0 < area < 1:
         return Figure(area)

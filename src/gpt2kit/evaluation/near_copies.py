@@ -21,7 +21,7 @@ K words around such a place.
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -120,17 +120,17 @@ def find_near_copies(texts: Sequence[str], training: Iterable[TrainingText], *, 
 
 
 def near_copies_of(
-    texts: Sequence[str], open_training: "Iterable[Iterable[TrainingText]]", *, shortest: int
+    texts: Sequence[str], open_training: Callable[[], Iterable[TrainingText]], *, shortest: int
 ) -> list[NearCopies]:
     """The same for many texts, in lots; each takes one reading of the training text.
 
     Args:
         texts: the texts.
-        open_training: gives the training text anew for every lot.
+        open_training: opens the training text.
         shortest: words of the shortest near copy.
     """
-    lots = zip(batches_of_texts(texts), open_training, strict=False)
-    return [each for lot, training in lots for each in find_near_copies(lot, training, shortest=shortest)]
+    lots = batches_of_texts(texts)
+    return [each for lot in lots for each in find_near_copies(lot, open_training(), shortest=shortest)]
 
 
 def normalised(word: str) -> str:
@@ -200,7 +200,9 @@ def _blocks(training: Iterable[TrainingText], ids_of: _WordIds) -> Iterator[_Blo
         kept = np.flatnonzero(new_W != _DROPPED)
         # Pieces begin at raw words so far; count only those that are kept.
         for number in range(bisect_right(piece_starts, first + len(ids) - 1), len(piece_starts)):
-            piece_starts[number] = first + len(ids) + int(np.searchsorted(kept, piece_starts[number] - first - len(ids)))
+            piece_starts[number] = (
+                first + len(ids) + int(np.searchsorted(kept, piece_starts[number] - first - len(ids)))
+            )
         words.extend([new[place] for place in kept.tolist()])
         ids = np.concatenate([ids, new_W[kept]])
         new.clear()
