@@ -4,7 +4,14 @@ import math
 
 import pytest
 
-from gpt2kit.training.guard import Validation, divergence, out_of_patience, overfitting, worse_than_the_start
+from gpt2kit.training.guard import (
+    Validation,
+    divergence,
+    memorising,
+    out_of_patience,
+    overfitting,
+    worse_than_the_start,
+)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -63,3 +70,29 @@ def test_patience_counts_validations_without_improvement() -> None:
     assert out_of_patience(validations(4.0, 3.0, 3.1, 3.05), patience=2)
     assert not out_of_patience(validations(4.0, 3.0, 3.1, 2.9), patience=2)
     assert not out_of_patience(validations(4.0, 5.0, 6.0, 7.0), patience=0)
+
+
+def gaps(*pairs: tuple[float, float]) -> list[Validation]:
+    """Validations of (validation loss, training loss), after the one of the start."""
+    trained = [Validation(10 * number, loss, train_loss) for number, (loss, train_loss) in enumerate(pairs, 1)]
+    return [Validation(0, 4.0, 4.0), *trained]
+
+
+def test_memorisation_is_said_while_the_validation_loss_still_falls() -> None:
+    words = memorising(gaps((3.5, 3.4), (3.4, 3.0), (3.3, 2.5))) or ""
+    assert "the training loss is 2.500 and the validation loss 3.300" in words
+    assert "2.2 times as probable" in words  # exp(0.8)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        ((3.5, 1.0),),  # the first one is what others are measured by
+        ((3.5, 3.4), (3.4, 2.9)),
+        ((3.5, 2.5), (3.4, 2.0)),  # the two texts differ from the beginning
+        ((3.5, 3.9), (3.4, 3.0)),
+        ((3.5, 3.4), (4.5, 4.4)),
+    ],
+)
+def test_a_small_or_old_gap_is_no_memorisation(pairs: tuple[tuple[float, float], ...]) -> None:
+    assert memorising(gaps(*pairs)) is None

@@ -140,7 +140,9 @@ def test_overfitting_is_said(settings: Make, tmp_path: Path, capsys: pytest.Capt
         (raw / f"{number}.txt").write_text(" ".join(draw.choices(words, k=40)), encoding="utf-8")
     data = prepare(PrepareSettings(input=raw, data_dir=tmp_path / "data", from_scratch=True, vocab_size=300))
     train(settings(data_dir=data.folder, max_steps=300, eval_every=30, learning_rate=3e-3, patience=0, n_embd=128))
-    assert "overfitting: since step" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    for alarm in ("overfitting: since step", "memorisation: the training loss is"):
+        assert said.count(alarm) == 1  # once, not at every validation
 
 
 def test_the_same_command_again_does_nothing(settings: Make, capsys: pytest.CaptureFixture[str]) -> None:

@@ -144,7 +144,7 @@ def make_app() -> click.Group:
         epilog=examples_text(_TOKENIZER.examples),
     )
     tokenizer.add_command(StageCommand(_TOKENIZER), "train")
-    for command in (tokenizer, _fetch, _inspect, _merge, _doctor, _demo):
+    for command in (tokenizer, _canaries, _fetch, _inspect, _merge, _doctor, _demo):
         app.add_command(command)
     return app
 
@@ -166,6 +166,75 @@ def _version_option() -> click.Option:
     return click.Option(
         ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=show, help="Show the version."
     )
+
+
+@click.command(
+    "canaries",
+    short_help="Plant random numbers into raw text, to see later whether a model kept them.",
+    epilog=examples_text(
+        (
+            "gpt2kit canaries data/raw --record data/canaries.json",
+            "gpt2kit evaluate --canaries data/canaries.json",
+        )
+    ),
+)
+@click.argument("input_dir", metavar="INPUT", type=click.Path(path_type=Path))
+@click.option(
+    "--record",
+    default=Path("data/canaries.json"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="JSON file to keep for the measurement; it holds the numbers.",
+)
+@click.option(
+    "--repetitions",
+    multiple=True,
+    default=(1, 4, 16, 64),
+    show_default=True,
+    type=int,
+    help="How often a canary is planted. Repeat it for several canaries.",
+)
+@click.option(
+    "--controls", default=10, show_default=True, type=click.IntRange(0, 1000), help="Canaries that are not planted."
+)
+@click.option("--digits", default=9, show_default=True, type=int, help="Digits of each number, 4 to 15.")
+@click.option(
+    "--template",
+    default="The number of the lock is {}.",
+    show_default=True,
+    help="The sentence, with {} where the number stands.",
+)
+@click.option("--seed", default=0, show_default=True, type=int, help="Seed of the numbers.")
+def _canaries(
+    input_dir: Path,
+    record: Path,
+    repetitions: tuple[int, ...],
+    controls: int,
+    digits: int,
+    template: str,
+    seed: int,
+    as_json: bool,
+) -> int:
+    """Plant sentences with random numbers into INPUT, a folder of raw text, as canaries.jsonl.
+
+    After preparing and training on the text, `gpt2kit evaluate --canaries FILE` measures how far the model prefers each
+    number to those it never saw (Carlini et al. 2019, "The Secret Sharer"). Meant for a trial run: take canaries.jsonl
+    out again before training a model to keep.
+    """
+    from gpt2kit.evaluation.canaries import plant_canaries
+
+    made = plant_canaries(
+        input_dir,
+        record,
+        repetitions=repetitions,
+        num_controls=controls,
+        digits=digits,
+        template=template,
+        seed=seed,
+    )
+    report(made, as_json=as_json)
+    return 0
 
 
 @click.command(
@@ -277,7 +346,7 @@ def _demo(task: str, as_json: bool) -> int:
     return 0
 
 
-for _command in (_inspect, _doctor, _demo):
+for _command in (_canaries, _inspect, _doctor, _demo):
     _command.params.append(json_option())
-for _command in (_fetch, _inspect, _merge, _doctor, _demo):
+for _command in (_canaries, _fetch, _inspect, _merge, _doctor, _demo):
     _command.params.append(debug_option())

@@ -10,6 +10,7 @@ import numpy as np
 from gpt2kit.corpus import Piece
 from gpt2kit.errors import DataError, UsageError
 from gpt2kit.evaluation.likelihood import TokenDocument
+from gpt2kit.evaluation.memorisation import TrainingText
 from gpt2kit.runtime import uniform
 from gpt2kit.tokens import PreparedData, Tokenizer
 from gpt2kit.tokens.chat import Segment, chat_segments, join_segments, piece_segments
@@ -196,3 +197,11 @@ def _draw(sizes: Sequence[int], *, max_bytes: int, seed: int) -> list[int]:
         chosen.append(number)
         total += sizes[number]
     return sorted(chosen)
+
+
+def training_texts(data: PreparedData) -> Iterator[TrainingText]:
+    """The training text as the model read it, piece by piece."""
+    separator = str(data.manifest["completion_separator"])
+    for piece in data.documents("train"):
+        text = "".join(segment.text for segment in piece_segments(piece, completion_separator=separator))
+        yield TrainingText(text, piece.source, piece.place, piece.continues)

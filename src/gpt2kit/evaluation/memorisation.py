@@ -59,6 +59,8 @@ class Match:
         text_index: the text it is in, counted from 0.
         first_word: where it begins there.
         num_words: its length.
+        start: the character it begins with, counted from 0.
+        end: the character behind it.
         text: the run as that text has it.
         source: the training file it was found in; it may stand in others too.
         place: where in that file.
@@ -67,6 +69,8 @@ class Match:
     text_index: int
     first_word: int
     num_words: int
+    start: int
+    end: int
     text: str
     source: str
     place: str
@@ -170,7 +174,8 @@ def _copies(automaton: "_Automaton", ids: Sequence[int], text: str, number: int,
         length = int(runs_W[place])
         first = place + 1 - length
         source, where = found[place]
-        matches.append(Match(number, first, length, text[spans[first][0] : spans[place][1]], source, where))
+        start, end = spans[first][0], spans[place][1]
+        matches.append(Match(number, first, length, start, end, text[start:end], source, where))
     return Copies(runs_W, matches, num_unseen)
 
 

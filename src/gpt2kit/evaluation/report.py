@@ -102,6 +102,7 @@ def markdown_text(
     texts: TextReport | None,
     sets: dict[str, TextSet],
     picture: Path | None,
+    memory: str = "",
 ) -> str:
     """The report as a page: verdict first, then tables, copies, samples, and how it was made."""
     model, data = values["models"]["model"], values["data"]
@@ -125,6 +126,7 @@ def markdown_text(
             *_copied_passages(texts),
             *_samples(sets),
         ]
+    parts.append(memory)
     versions = ", ".join(f"{name} {version}" for name, version in values["provenance"]["versions"].items() if version)
     parts += [
         "## How this was made",

@@ -1,7 +1,6 @@
 """`gpt2kit evaluate`: from a model to a report."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,12 @@ from gpt2kit.errors import DataError, MissingExtraError, UsageError
 from gpt2kit.evaluation import report as reports
 from gpt2kit.evaluation.coherence import SentenceSpace, passages
 from gpt2kit.evaluation.comparison import Comparison, compare
-from gpt2kit.evaluation.heldout import HeldOut, choose_split, openings, read_held_out, read_text_file
+from gpt2kit.evaluation.heldout import HeldOut, choose_split, openings, read_held_out, read_text_file, training_texts
 from gpt2kit.evaluation.likelihood import Likelihood, Protocol, TokenDocument, summarise, token_nats
-from gpt2kit.evaluation.memorisation import TrainingText
+from gpt2kit.evaluation.memory_words import memory_page, memory_tables, memory_verdict
 from gpt2kit.evaluation.models import ModelRecord, find_model, find_other
 from gpt2kit.evaluation.picture import draw
+from gpt2kit.evaluation.probes import Memory, Probes
 from gpt2kit.evaluation.samples import generate_texts, human_texts, read_samples
 from gpt2kit.evaluation.settings import EvaluateSettings
 from gpt2kit.evaluation.texts import TextReport, TextSet, measure_texts
@@ -24,7 +24,6 @@ from gpt2kit.files import explained_disk_errors
 from gpt2kit.generation import load
 from gpt2kit.runtime import provenance, uniform
 from gpt2kit.tokens import PreparedData
-from gpt2kit.tokens.chat import piece_segments
 
 FORMAT = "gpt2kit evaluation"
 FORMAT_VERSION = 1
@@ -40,6 +39,7 @@ class Evaluation:
         likelihood: of held-out text, by model: "model", and "base" or "other".
         comparison: the two models on the same text, or None.
         texts: the figures of texts, by set: "model", "base" or "other", "human"; None when left out.
+        memory: near copies, and what was asked for of extraction, membership and canaries.
         verdict: what it all says, in sentences.
         warnings: what not to trust.
         notes: what was left out, and why.
@@ -50,6 +50,7 @@ class Evaluation:
     likelihood: dict[str, Likelihood]
     comparison: Comparison | None
     texts: TextReport | None
+    memory: Memory
     verdict: list[str]
     warnings: list[str]
     notes: list[str]
@@ -124,6 +125,7 @@ class _Run:
         self.held_out = self._read_held_out()
         self.protocol = self._protocol()
         self.given_samples = None if settings.samples is None else read_samples(settings.samples)
+        self.probes = Probes(settings, data=self.data, protocol=self.protocol, note=self._note)
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
@@ -201,7 +203,8 @@ class _Run:
             if not same_tokenizer:
                 self._note("the two models have different tokenizers, so only bits per byte compare")
         texts = self._measure_texts(sets)
-        return self._report(stem, likelihood, comparison, texts, sets, same_tokenizer=same_tokenizer)
+        memory = self.probes.results({name: sets[name] for name in _ORDER if name in sets})
+        return self._report(stem, likelihood, comparison, texts, sets, memory, same_tokenizer=same_tokenizer)
 
     def _measure_model(
         self, record: ModelRecord, sets: dict[str, TextSet]
@@ -221,6 +224,7 @@ class _Run:
         )
         seconds = round(time.monotonic() - started, 3)
         measured = summarise(documents, nats, protocol=self.protocol, seed=settings.seed, seconds=seconds)
+        self.probes.measure(record.role, loaded, documents, nats)
         wanted = settings.num_samples if self.given_samples is None else len(self.given_samples.texts)
         if not wanted:
             return measured, documents, loaded.tokenizer.fingerprint
@@ -279,6 +283,7 @@ class _Run:
         comparison: Comparison | None,
         texts: TextReport | None,
         sets: dict[str, TextSet],
+        memory: Memory,
         *,
         same_tokenizer: bool,
     ) -> Evaluation:
@@ -286,23 +291,31 @@ class _Run:
         verdict = likelihood_verdict(likelihood["model"], comparison, other=other)
         if texts is not None:
             verdict += text_verdict(texts, copy_words=self.settings.copy_words)
+        verdict += memory_verdict(memory, near_words=self.settings.near_words)
         self.warnings += warnings_on_size(likelihood["model"], texts)
         titles = {record.role: record.name for record in self.records} | {"human": "human"}
         picture = self._draw(stem, likelihood, texts, titles)
-        values = self._values(likelihood, comparison, texts, sets) | {"verdict": verdict}
+        values = self._values(likelihood, comparison, texts, sets, memory) | {"verdict": verdict}
         tables = [self._tables(likelihood, comparison, texts, same_tokenizer, markdown=each) for each in (False, True)]
-        page = reports.markdown_text(values, tables[1], texts=texts, sets=sets, picture=picture)
+        of_memory = [
+            memory_tables(memory, texts, titles=titles, near_words=self.settings.near_words, markdown=each)
+            for each in (False, True)
+        ]
+        page = reports.markdown_text(
+            values, tables[1], texts=texts, sets=sets, picture=picture, memory=memory_page(of_memory[1])
+        )
         reports.write_report(stem, values, page)
         return Evaluation(
             likelihood=likelihood,
             comparison=comparison,
             texts=texts,
+            memory=memory,
             verdict=verdict,
             warnings=self.warnings,
             notes=self.notes,
             values=values,
             report=stem.with_suffix(".md"),
-            _text=reports.terminal_text(values, tables[0], stem, has_picture=picture is not None),
+            _text=reports.terminal_text(values, tables[0] + of_memory[0], stem, has_picture=picture is not None),
         )
 
     def _tables(
@@ -342,6 +355,7 @@ class _Run:
         comparison: Comparison | None,
         texts: TextReport | None,
         sets: dict[str, TextSet],
+        memory: Memory,
     ) -> dict[str, Any]:
         held_out, data = self.held_out, self.data
         return {
@@ -361,9 +375,15 @@ class _Run:
             },
             "texts": None if texts is None else texts.to_dict(),
             "samples": {
-                name: {"prompts": each.prompts, "texts": each.texts, "sources": each.sources}
+                name: {
+                    "prompts": each.prompts,
+                    "texts": each.texts,
+                    "sources": each.sources,
+                    "copies": memory.spans(name, texts),
+                }
                 for name, each in sets.items()
             },
+            "memorisation": memory.to_dict(),
             "warnings": self.warnings,
             "notes": self.notes,
             "settings": self.settings.to_dict(),
@@ -380,11 +400,3 @@ def vars_of(protocol: Protocol) -> dict[str, Any]:
         "full_last_window": protocol.full_last_window,
         "text": protocol.to_text(),
     }
-
-
-def training_texts(data: PreparedData) -> Iterator[TrainingText]:
-    """The training text as the model read it, piece by piece."""
-    separator = str(data.manifest["completion_separator"])
-    for piece in data.documents("train"):
-        text = "".join(segment.text for segment in piece_segments(piece, completion_separator=separator))
-        yield TrainingText(text, piece.source, piece.place, piece.continues)

@@ -88,6 +88,41 @@ class EvaluateSettings(Settings):
     copy_words: int = Field(
         8, ge=5, le=1000, description="Words in a row that count as copied from the training text; 13 is usual too."
     )
+    near_words: int = Field(
+        16,
+        ge=12,
+        le=1000,
+        description="Words of the shortest passage that counts as a near copy: at least 0.8 of its words agree with "
+        "the training text.",
+    )
+    extraction: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Stretches of the training text, and as many held-out ones, whose first tokens are given to the "
+        "model to see whether it goes on word for word; 0 leaves it out. 200 is a start, 1,000 gives narrow intervals.",
+    )
+    extraction_prompt_tokens: tuple[int, ...] = Field(
+        (50,),
+        description="How many first tokens of it are given. Several lengths show how much context the model "
+        "needs to remember.",
+    )
+    extraction_tokens: int = Field(
+        50, ge=1, le=65536, description="Tokens that it has to go on with, all of them right."
+    )
+    extraction_from: Literal["anywhere", "beginning"] = Field(
+        "anywhere",
+        description="Where such a stretch lies: anywhere in a document, or at the beginning of one, which suits "
+        "collections of short texts.",
+    )
+    membership: bool = Field(
+        False,
+        description="Measure training text too: how much better it is predicted than held-out text, and whether one "
+        "could tell by that what the model was trained on.",
+    )
+    canaries: Path | None = Field(
+        None, description="File that `gpt2kit canaries` recorded: measure how far the model knows the planted numbers."
+    )
     batch_size: int = Field(8, ge=1, le=4096, description="Full windows of held-out text computed at a time.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Precision = Field(
@@ -101,6 +136,13 @@ class EvaluateSettings(Settings):
     def _named(cls, value: str | None) -> str | None:
         if value is not None and not value.strip():
             raise ValueError("should name a model")
+        return value
+
+    @field_validator("extraction_prompt_tokens")
+    @classmethod
+    def _prompt_lengths(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or min(value) < 1:
+            raise ValueError("should be one or more numbers from 1 on")
         return value
 
     @model_validator(mode="after")

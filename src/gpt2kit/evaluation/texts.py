@@ -101,6 +101,7 @@ class TextFigures:
         figures: by the name of the metric; those that could not be measured are left out.
         copied_by_length: share of words in copied runs of at least so many words.
         matches: the longest copied runs.
+        copies: all copied runs, by text; empty when they were not looked for.
     """
 
     title: str
@@ -109,6 +110,7 @@ class TextFigures:
     figures: dict[str, Figure]
     copied_by_length: dict[int, float]
     matches: list[Match]
+    copies: list[Copies] = field(default_factory=list, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON values."""
@@ -222,6 +224,7 @@ def measure_texts(
             figures={key: figure for key, figure in figures.items() if figure is not None},
             copied_by_length=_copied_by_length(of_set),
             matches=matches[:_MATCHES_KEPT],
+            copies=of_set,
         )
     floor = None
     if space is not None and "human" in sets:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 WINDOW = 40
 MIN_HISTORY = 20
+_LARGE_GAP_NATS = 0.5  # training text is then 1.65 times as probable, token by token, as held-out text
 
 
 def divergence(loss: float, gradient_norm: float, history: Sequence[float]) -> str | None:
@@ -70,6 +71,29 @@ def overfitting(history: Sequence[Validation]) -> str | None:
         f"overfitting: since step {best.step} the validation loss has risen from {best.loss:.3f} to {latest.loss:.3f} "
         f"while the training loss fell to {latest.train_loss:.3f}; the model is learning its training texts by heart. "
         f"The weights of step {best.step} are kept as the best. More text, fewer epochs, dropout or LoRA help."
+    )
+
+
+def memorising(history: Sequence[Validation]) -> str | None:
+    """Say in words when training text has become far easier to the model than held-out text.
+
+    That is so when the gap between validation and training loss has grown by more than half a nat per token since the
+    first validation after the start. It may come before the validation loss rises (see `overfitting`), and also while
+    it still falls. What the two texts differ by from the beginning does not count, nor does what is learned before
+    that first validation.
+    """
+    trained = [validation for validation in history if validation.step > 0]
+    if len(trained) < 2:
+        return None
+    first, latest = trained[0], trained[-1]
+    gap = latest.loss - latest.train_loss
+    if gap <= max(first.loss - first.train_loss, 0.0) + _LARGE_GAP_NATS:
+        return None
+    return (
+        f"memorisation: the training loss is {latest.train_loss:.3f} and the validation loss {latest.loss:.3f}: the "
+        f"model finds its training texts {math.exp(gap):.1f} times as probable, token by token, as others of the kind. "
+        "Fewer epochs, more text, dropout or LoRA help; `gpt2kit evaluate --extraction 200 --membership` tells how "
+        "much it gives back word for word."
     )
 
 

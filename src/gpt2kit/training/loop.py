@@ -19,7 +19,14 @@ from gpt2kit.model.weights import read_safetensors
 from gpt2kit.runtime import derive_seed, peak_memory_bytes
 from gpt2kit.tokens import PackedBatches, PreparedData
 from gpt2kit.training.build import Start, build_model
-from gpt2kit.training.guard import Validation, divergence, out_of_patience, overfitting, worse_than_the_start
+from gpt2kit.training.guard import (
+    Validation,
+    divergence,
+    memorising,
+    out_of_patience,
+    overfitting,
+    worse_than_the_start,
+)
 from gpt2kit.training.interrupts import Interrupts
 from gpt2kit.training.monitor import Monitor
 from gpt2kit.training.optimizer import Optimizers
@@ -284,11 +291,14 @@ class Trainer:
         )
         if self.monitor is not None:
             self.monitor.record(validation.step, "validation", validation_loss=validation.loss)
-        words = overfitting(self.state.validations)
-        if words is not None and overfitting(self.state.validations[:-1]) is None:  # said once, not each time
-            self._warn(words)
-            if self.monitor is not None:
-                self.monitor.record(validation.step, "event", reason=words)
+        for alarm in (overfitting, memorising):
+            words = alarm(self.state.validations)
+            if words is not None and all(
+                alarm(self.state.validations[:end]) is None for end in range(len(self.state.validations))
+            ):  # said once, not each time
+                self._warn(words)
+                if self.monitor is not None:
+                    self.monitor.record(validation.step, "event", reason=words)
         self._sample()
 
     def _sample(self) -> None:

@@ -1,0 +1,233 @@
+"""What a model remembers, for a reader: sentences with an alarm where there is cause, and tables.
+
+The thresholds are ours; every sentence carries its figures, so that a reader can judge otherwise.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from gpt2kit.console import text_table
+from gpt2kit.evaluation.exposure import EXPECTED_BITS, Exposure
+from gpt2kit.evaluation.extraction import Extraction
+from gpt2kit.evaluation.membership import Membership
+from gpt2kit.evaluation.probes import Memory, NearFigures
+from gpt2kit.evaluation.statistics import Figure, Interval
+from gpt2kit.evaluation.texts import Metric, TextReport
+
+_RECITES_SHARE = 0.05  # of words, more than humans
+_FEWEST_EXTRACTED = 0.01  # of sequences
+_LARGE_GAP_NATS = 0.3  # per token, more than in the base model's eyes: training text is 1.35 times as probable
+_TELLING_AUC = 0.7
+_STANDS_OUT_BITS = 8.0  # happens to one unplanted number in 256
+_REMEDY = "Train for fewer epochs, on more text, or without passages that come again and again."
+_SHARE = Metric("", "", is_share=True)
+
+
+def memory_verdict(memory: Memory, *, near_words: int) -> list[str]:
+    """What was found, in sentences; those that begin in capitals are alarms."""
+    lines = []
+    if "model" in memory.near:
+        lines += _near(memory.near["model"], memory.near.get("human"), near_words=near_words)
+    if pairs := memory.extraction.get("model"):
+        lines.append(_extraction(pairs, next((of for role, of in memory.extraction.items() if role != "model"), None)))
+    if memory.membership is not None:
+        lines.append(_membership(memory.membership))
+    if "model" in memory.exposure:
+        lines.append(_exposure(memory.exposure["model"]))
+    return lines
+
+
+def memory_tables(
+    memory: Memory, texts: TextReport | None, *, titles: Mapping[str, str], near_words: int, markdown: bool
+) -> list[str]:
+    """The figures as tables: copies by length, extraction, membership, canaries; those that were measured."""
+    tables = [_copies_table(memory, texts, near_words=near_words, markdown=markdown)] if memory.near and texts else []
+    if memory.extraction:
+        tables.append(_extraction_table(memory.extraction, titles, markdown=markdown))
+    if memory.membership is not None:
+        tables.append(_membership_table(memory.membership, markdown=markdown))
+    if memory.exposure:
+        tables.append(_exposure_table(memory.exposure, titles, markdown=markdown))
+    return tables
+
+
+def memory_page(tables: Sequence[str]) -> str:
+    """The tables as a part of the Markdown report; empty without any."""
+    if not tables:
+        return ""
+    return "\n\n".join(["## Memorisation", *tables, "What each figure is: docs/evaluation.md."])
+
+
+def _near(own: NearFigures, human: NearFigures | None, *, near_words: int) -> list[str]:
+    if own.share is None:
+        return []
+    theirs = None if human is None or human.share is None else human.share.value
+    figures = (
+        f"{100 * own.share.value:.1f}% of its words stand in passages of {near_words} words or more that are the "
+        "training text with no more than a fifth of the words changed"
+    )
+    if theirs is not None:
+        figures += f" (human held-out text: {100 * theirs:.1f}%)"
+    if own.share.value > _RECITES_SHARE + (theirs or 0.0):
+        return [f"RECITES NEARLY: {figures}. {_REMEDY}"]
+    return [f"Few near copies: {figures}."]
+
+
+def _extraction(
+    pairs: Sequence[tuple[Extraction, Extraction | None]],
+    base: Sequence[tuple[Extraction, Extraction | None]] | None,
+) -> str:
+    """About the longest prompt."""
+    own, control = pairs[-1]
+    figures = (
+        f"from {own.prompt_tokens} tokens of a training text it goes on word for word for {own.target_tokens} tokens "
+        f"in {_share(own.extracted)} of {own.num_sequences} cases"
+    )
+    if control is not None:
+        figures += f" (held-out text: {_share(control.extracted)})"
+    if base is not None:
+        figures += f"; the other model in {_share(base[-1][0].extracted)}"
+    if own.extracted.value < _FEWEST_EXTRACTED or not _above(
+        own.extracted, None if control is None else control.extracted
+    ):
+        return f"No sign that training text can be extracted: {figures}."
+    return f"MEMORISED: {figures}. {_REMEDY}"
+
+
+def _membership(found: Membership) -> str:
+    own_gap = found.gap.value - (0.0 if found.base_gap is None else found.base_gap.value)
+    attack = found.calibrated_auc or found.auc
+    figures = (
+        f"training text costs it {found.gap.value:.3f} nats per token less than held-out text{_interval(found.gap)}"
+    )
+    if found.base_gap is not None:
+        figures += f", the other model {found.base_gap.value:.3f}"
+    figures += f"; by its loss one tells them apart with AUC {found.auc.value:.2f}"
+    if found.calibrated_auc is not None:
+        figures += f", beside the other model's with {found.calibrated_auc.value:.2f}"
+    figures += " (0.5 is guessing)"
+    is_clear = found.gap.interval is None or found.gap.interval[0] > 0
+    told = attack.value > _TELLING_AUC and (attack.interval is None or attack.interval[0] > 0.5)
+    if (own_gap > _LARGE_GAP_NATS and is_clear) or told:
+        return f"KNOWS ITS TRAINING TEXT: {figures}. {_REMEDY}"
+    return f"Little to tell training from held-out text by: {figures}."
+
+
+def _exposure(found: Exposure) -> str:
+    planted = found.planted
+    if not planted:
+        return "None of the canaries stands in its training text: nothing can be said about them."
+    # The more canaries, the likelier one stands out by chance.
+    limit = _STANDS_OUT_BITS + math.log2(len(planted))
+    known = [each for each in planted if each.sampled_bits >= limit]
+    control = found.control_mean_bits
+    usual = (
+        f"numbers it never saw: {control:.1f} bits on average, {EXPECTED_BITS:.1f} expected"
+        if control is not None
+        else f"{EXPECTED_BITS:.1f} expected of numbers it never saw"
+    )
+    best = planted[0]
+    times = best.num_in_training or best.repetitions
+    figures = (
+        f"the most exposed stands {times} times in its training text and has {best.bits:.1f} of {found.most_bits:.1f} "
+        f"bits ({usual})"
+    )
+    if known:
+        return f"REMEMBERS {len(known)} of {len(planted)} planted numbers: {figures}. {_REMEDY}"
+    return f"None of {len(planted)} planted numbers stands out: {figures}."
+
+
+def _copies_table(memory: Memory, texts: TextReport, *, near_words: int, markdown: bool) -> str:
+    sets = {name: each for name, each in texts.sets.items() if each.copied_by_length}
+    lengths = next(iter(sets.values())).copied_by_length if sets else {}
+    rows = [
+        [
+            f"word for word, runs of {length} or more",
+            *(f"{100 * each.copied_by_length[length]:.1f}%" for each in sets.values()),
+        ]
+        for length in lengths
+    ]
+    near = [memory.near[name].share if name in memory.near else None for name in sets]
+    rows.append([f"nearly, passages of {near_words} or more", *(_SHARE.show(share) for share in near)])
+    headers = ["words copied from the training text", *(each.title for each in sets.values())]
+    return text_table(rows, headers, markdown=markdown, right_align=range(1, len(headers)))
+
+
+def _extraction_table(
+    found: Mapping[str, Sequence[tuple[Extraction, Extraction | None]]], titles: Mapping[str, str], *, markdown: bool
+) -> str:
+    rows = []
+    for role, pairs in found.items():
+        for pair in pairs:
+            for what, each in zip(("training", "held-out"), pair, strict=True):
+                if each is not None:
+                    rows.append(
+                        [
+                            titles[role],
+                            what,
+                            each.prompt_tokens,
+                            each.num_sequences,
+                            _SHARE.show(each.extracted),
+                            _SHARE.show(each.tokens_matched),
+                            Metric("", "", digits=1).show(each.first_tokens),
+                        ]
+                    )
+    headers = [
+        "extraction",
+        "text",
+        "prompt",
+        "sequences",
+        "given back",
+        "tokens right",
+        "tokens until the first wrong",
+    ]
+    return text_table(rows, headers, markdown=markdown, right_align=range(2, len(headers)))
+
+
+def _membership_table(found: Membership, *, markdown: bool) -> str:
+    digits = Metric("", "", digits=3)
+    rows = [
+        ["training text, nats per token", f"{found.train_nats_per_token:.3f}"],
+        ["held-out text, nats per token", f"{found.held_out_nats_per_token:.3f}"],
+        ["gap", digits.show(found.gap)],
+        ["gap in the other model's eyes", digits.show(found.base_gap)],
+        ["AUC by loss (0.5 is guessing)", digits.show(found.auc)],
+        ["AUC by loss below the other model's", digits.show(found.calibrated_auc)],
+        [f"training and held-out {found.unit}s", f"{found.num_members} and {found.num_others}"],
+    ]
+    return text_table([row for row in rows if row[1] != "-"], ["membership", ""], markdown=markdown, right_align=[1])
+
+
+def _exposure_table(found: Mapping[str, Exposure], titles: Mapping[str, str], *, markdown: bool) -> str:
+    own = next(iter(found.values()))
+    places = sorted(range(len(own.canaries)), key=lambda place: -own.canaries[place].bits)
+    rows = []
+    for place in places:
+        canary = own.canaries[place]
+        if canary.is_planted:
+            seen = canary.repetitions if canary.num_in_training is None else canary.num_in_training
+            rows.append([canary.secret, seen, *(f"{each.canaries[place].bits:.1f}" for each in found.values())])
+    means = [each.control_mean_bits for each in found.values()]
+    rows.append(["not planted, mean", 0, *("-" if bits is None else f"{bits:.1f}" for bits in means)])
+    headers = ["canary", "times in the training text", *(f"{titles[role]}: exposure in bits" for role in found)]
+    return text_table(rows, headers, markdown=markdown, right_align=range(1, len(headers)))
+
+
+def _above(own: Figure, other: Figure | None) -> bool:
+    """Whether the interval of a share lies above that of another."""
+    if other is None or own.interval is None or other.interval is None:
+        return True
+    return own.interval[0] > other.interval[1]
+
+
+def _share(figure: Figure) -> str:
+    return f"{100 * figure.value:.1f}%{_percent(figure.interval)}"
+
+
+def _percent(interval: Interval | None) -> str:
+    return "" if interval is None else f" (95% interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+
+
+def _interval(figure: Figure) -> str:
+    interval = figure.interval
+    return "" if interval is None else f" (95% interval {interval[0]:.3f} to {interval[1]:.3f})"
