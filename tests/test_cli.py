@@ -29,6 +29,7 @@ COMMANDS = [
     "chat",
     "evaluate",
     "tokenizer",
+    "canaries",
     "fetch",
     "inspect",
     "merge",

@@ -136,7 +136,7 @@ def test_overfitting_is_said(settings: Make, tmp_path: Path, capsys: pytest.Capt
     words = ["".join(draw.choices("abcdefghij", k=5)) for _ in range(100)]
     raw = tmp_path / "raw"
     raw.mkdir()
-    for number in range(40):  # nothing to understand, only to learn by heart
+    for number in range(20):  # nothing to understand, only to learn by heart
         (raw / f"{number}.txt").write_text(" ".join(draw.choices(words, k=40)), encoding="utf-8")
     data = prepare(PrepareSettings(input=raw, data_dir=tmp_path / "data", from_scratch=True, vocab_size=300))
     train(settings(data_dir=data.folder, max_steps=300, eval_every=30, learning_rate=3e-3, patience=0, n_embd=128))
