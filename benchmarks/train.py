@@ -64,7 +64,7 @@ def main() -> None:
     made.add_argument("--context", type=int, default=256, help="tokens in a row (256; 1024 is usual on a GPU)")
     made.add_argument("--rows", type=int, default=None, help="rows in a step (8; 1 with --xl)")
     made.add_argument("--xl", action="store_true", help="gpt2-xl in place of GPT-2 124M")
-    made.add_argument("--warmup-steps", type=int, default=1, help="steps before the measured ones (1)")
+    made.add_argument("--warmup-steps", type=int, default=2, help="steps before the measured ones (2)")
     made.add_argument("--measured-steps", type=int, default=None, help="measured steps of a round (3; 1 in quick mode)")
     made.add_argument("--no-costs", action="store_true", help="leave out what validation and checkpoints cost")
     arguments = made.parse_args()

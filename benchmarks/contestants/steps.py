@@ -21,8 +21,14 @@ class StepClock:
         self.step_tokens: int = arguments["context"] * arguments["rows"]
         self.warmup_steps: int = arguments["warmup_steps"]
         self.num_steps: int = self.warmup_steps + arguments["measured_steps"]
+        self.begun_seconds: float | None = None
         self.first_step_seconds: float | None = None
         self.ends: list[float] = []
+
+    def begin(self) -> None:
+        """A step begins; only the first is noted."""
+        if self.begun_seconds is None:
+            self.begun_seconds = seconds_since_start()
 
     def tick(self) -> None:
         """A step has ended."""
@@ -33,10 +39,11 @@ class StepClock:
         self.ends.append(time.perf_counter())
 
     def report(self, first_loss: float) -> dict[str, Any]:
-        """The rate from the end of the warm-up to the end of the last step, and the time to the end of the first."""
+        """The rate from the end of the warm-up to that of the last step, and when the first step began and ended."""
         seconds = self.ends[self.num_steps - 1] - self.ends[self.warmup_steps - 1]
         values: dict[str, Any] = {
             "tokens_per_second": (self.num_steps - self.warmup_steps) * self.step_tokens / seconds,
+            "begun_seconds": self.begun_seconds,
             "first_step_seconds": self.first_step_seconds,
             "first_loss": first_loss,
         }

@@ -54,10 +54,12 @@ def _watch(folder: Path, work: Path, arguments: Arguments) -> None:
         time.sleep(_POLL_SECONDS)
         records = _train_records(metrics)
         if len(records) > len(clock.ends):
-            if len(records) == 1:
-                first_loss = records[0]["loss"]
             clock.tick()
+            if len(records) == 1:
+                first_loss, seconds = records[0]["loss"], clock.step_tokens / records[0]["tokens_per_second"]
     assert first_loss is not None
+    assert clock.first_step_seconds is not None
+    clock.begun_seconds = clock.first_step_seconds - seconds
     report(clock.report(first_loss) | {"watched_seconds": seconds_since_start()})
     shutil.rmtree(work, ignore_errors=True)
     os._exit(0)

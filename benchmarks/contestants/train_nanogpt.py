@@ -90,6 +90,7 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     clock = StepClock(arguments)
     first_loss = math.nan
     for step in range(clock.num_steps):
+        clock.begin()
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
             loss = compiled(inputs_SBT[step].to(device), targets_SBT[step].to(device))
         loss.backward()

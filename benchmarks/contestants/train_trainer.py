@@ -26,6 +26,9 @@ class _Watch(TrainerCallback):
         self.clock = clock
         self.losses: list[float] = []
 
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.clock.begin()
+
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.clock.tick()
 

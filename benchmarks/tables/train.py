@@ -57,6 +57,7 @@ def tables(results: Results) -> dict[str, str]:
             ratio_cell(rate[name], rate.get(NANOGPT, [])),
             share(name),
             cell(record, memory, scale=1 / GIGA),
+            cell(record, "begun_seconds"),
             cell(record, "first_step_seconds"),
             _loss(name, record, results.get("expected", {})),
         ]
@@ -68,7 +69,8 @@ def tables(results: Results) -> dict[str, str]:
         "x nanoGPT's loop",
         "of the matrix limit",
         "peak memory, GB",
-        "start to end of first step, s",
+        "first step begins after, s",
+        "and ends after, s",
         "first loss",
     ]
     body = f"{circumstances(results)}\n\n{contestants_table(results, header, cells)}"

@@ -12,10 +12,11 @@ def tables(results: Results) -> dict[str, str]:
         return [
             cell(record, "peak_memory_bytes", scale=1 / GIGA),
             cell(record, "tokens_per_second"),
+            cell(record, "begun_seconds"),
             cell(record, "first_step_seconds"),
         ]
 
-    header = ["contestant", "peak memory, GB", "tokens/s", "start to end of first step, s"]
+    header = ["contestant", "peak memory, GB", "tokens/s", "first step begins after, s", "and ends after, s"]
     rows = f"{results['settings']['rows']} x {results['settings']['context']} tokens a step."
     return {"xl": f"{circumstances(results)} {rows}\n\n{contestants_table(results, header, cells)}"}
 

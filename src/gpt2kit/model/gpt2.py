@@ -185,13 +185,22 @@ class Block(nn.Module):
         return x_BTD
 
 
+class Embedding(nn.Embedding):
+    """An embedding that draws no numbers on the meta device, where PyTorch would load its compiler for them (1.3 s)."""
+
+    def reset_parameters(self) -> None:
+        """Draw N(0, 1), where there is memory to hold it."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class Transformer(nn.Module):
     """Token and position embeddings, the blocks, and the final norm."""
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.wte = Embedding(config.vocab_size, config.n_embd)
+        self.wpe = Embedding(config.n_positions, config.n_embd)
         self.drop = nn.Dropout(config.embd_pdrop)
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)

@@ -127,7 +127,7 @@ class Trainer:
 
     def _loop(self, interrupts: Interrupts) -> Ending:
         plan = self.run.plan
-        if self.state.step == 0 and not self.state.validations:
+        if self.state.step == 0 and not self.state.validations and self.run.validation is not None:
             self._validate()
         with Progress("training", total=plan.total_steps, unit="step", initial=self.state.step) as progress:
             while self.state.step < plan.total_steps:

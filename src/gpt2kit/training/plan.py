@@ -29,7 +29,7 @@ _CPU_CONTEXT = 512
 # On a CPU more tokens at a time are no faster beyond these, the fewer where they would take this much more memory.
 _CPU_MICRO_BATCH_TOKENS, _CPU_FEWER_TOKENS, _CPU_GROWTH_BYTES = 4096, 512, 300_000_000
 _VALIDATIONS = 10
-_VALIDATION_SHARE = 0.15  # of the training tokens: a forward pass is a third of a step, so about 5% of the time
+_VALIDATION_SHARE = 0.03  # of the training tokens: a forward pass is a third of a step, so about 1% of the time
 _VALIDATION_TOKENS = (2048, 131_072)
 _MEMORY_SHARE = 0.8
 _COMPILE_SECONDS = 60.0  # a run shorter than ten times this does not repay compiling

@@ -118,7 +118,7 @@ class TrainSettings(Settings):
     eval_tokens: int | None = Field(
         None,
         ge=1,
-        description="Tokens of the fixed validation set. Default: so many that it takes about 5% of the time.",
+        description="Tokens of the fixed validation set. Default: so many that it takes about 1% of the time.",
     )
     patience: int = Field(
         5, ge=0, description="Stop after so many validations without improvement; 0 never stops early."
