@@ -28,6 +28,7 @@ COMMANDS = [
     "generate",
     "chat",
     "evaluate",
+    "tune",
     "tokenizer",
     "canaries",
     "fetch",

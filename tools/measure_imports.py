@@ -32,6 +32,7 @@ IMPORTS = {
     "tensorboard": "torch.utils.tensorboard",
     "matplotlib": "matplotlib.figure",
     "scikit-learn": "sklearn.decomposition",
+    "optuna": "optuna",
 }
 _TRIALS = 5
 

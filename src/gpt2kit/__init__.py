@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from gpt2kit.training import TrainingResult as TrainingResult
     from gpt2kit.training import TrainSettings as TrainSettings
     from gpt2kit.training import train as train
+    from gpt2kit.tuning import TuneSettings as TuneSettings
+    from gpt2kit.tuning import Tuning as Tuning
+    from gpt2kit.tuning import tune as tune
 
 _HOME = {
     "Gpt2kitError": "errors",
@@ -54,6 +57,9 @@ _HOME = {
     "TrainingResult": "training",
     "TrainSettings": "training",
     "train": "training",
+    "TuneSettings": "tuning",
+    "Tuning": "tuning",
+    "tune": "tuning",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605 (one list of names, not two)

@@ -41,6 +41,7 @@ EXTRAS = {
     "tensorboard": (("tensorboard",), "watching a training in TensorBoard"),
     "plots": (("matplotlib",), "pictures"),
     "metrics": (("sklearn",), "coherence of generated texts"),
+    "tune": (("optuna",), "searching for settings"),
     "notebooks": (("ipykernel", "nbclient", "nbformat"), "the notebooks"),
 }
 _LORA_RANK = 8  # the default of `gpt2kit train`

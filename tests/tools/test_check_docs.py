@@ -73,12 +73,12 @@ def test_wrong_commands_are_found(problems: Problems, line: str, what: str) -> N
 def test_options_in_running_text_must_exist(problems: Problems) -> None:
     assert problems("Use `--dry-run`, `--no_tensorboard` or `gpt2kit train --epochs N`, and `make demo`.") == []
     assert problems("There is no `--resume`.") == []
-    found = problems("Use `--dry-rnu`\nor `gpt2kit train --epocs N`\nor `gpt2kit tune`, or `make cake`.")
+    found = problems("Use `--dry-rnu`\nor `gpt2kit train --epocs N`\nor `gpt2kit bake`, or `make cake`.")
     assert found == [
         "1: no command has an option --dry-rnu",
         "2: `gpt2kit train` has no option --epocs",
         "3: no `make cake`",
-        "3: no command `gpt2kit tune`",
+        "3: no command `gpt2kit bake`",
     ]
 
 

@@ -15,6 +15,7 @@ from gpt2kit import PreparedData, PrepareSettings, TrainingResult, TrainSettings
 from gpt2kit.errors import TrainingError, UsageError
 from gpt2kit.model import GPT2, GPT2Config, load_model, save_model
 from gpt2kit.model.weights import read_safetensors
+from gpt2kit.training.guard import Validation
 
 Make = Callable[..., TrainSettings]
 
@@ -270,3 +271,23 @@ def test_a_base_with_another_tokenizer_is_refused(fine_tuning: Make, base: Path,
     train_tokenizer(["another text altogether, with zebras"] * 5, vocab_size=300).save(base)
     with pytest.raises(UsageError, match="another tokenizer"):
         train(fine_tuning())
+
+
+def test_validations_are_told_and_an_exception_leaves_the_run_to_go_on(settings: Callable[..., TrainSettings]) -> None:
+    class EnoughError(Exception):
+        pass
+
+    told = []
+
+    def stop_at_six(validation: Validation) -> None:
+        told.append((validation.step, validation.loss))
+        if validation.step == 6:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        train(settings(), on_validation=stop_at_six)
+    result = train(settings(), on_validation=lambda validation: told.append((validation.step, validation.loss)))
+    assert [step for step, _ in told][:2] == [0, 6]
+    assert told[-1][0] == 12
+    assert result.status == "finished"
+    assert result.validation_loss == min(loss for _, loss in told)

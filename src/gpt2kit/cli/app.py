@@ -80,6 +80,24 @@ STAGES = (
         examples=("gpt2kit evaluate --model_dir models/gpt2_fine_tuned --data_dir data/processed",),
         next_step="",
     ),
+    Stage(
+        name="tune",
+        summary="Search for settings of train or generate under a budget.",
+        about="Search for settings under a budget of minutes or trials: of a training by its validation loss, or of "
+        "the way a model writes by how near its texts are to human ones. The first trial is the defaults; the best "
+        "settings are tried again on fresh seeds, to tell gain from luck. The same command goes on with a search that "
+        "was stopped or killed, and with a greater budget goes further.",
+        settings="gpt2kit.tuning.settings:TuneSettings",
+        entry="gpt2kit.tuning:tune",
+        argument="",
+        examples=(
+            "gpt2kit tune --minutes 60",
+            "gpt2kit tune --method lora --trials 30 --workers 2 --fixed 'max_steps = 200'",
+            "gpt2kit tune --what sampling --model_dir models/gpt2_fine_tuned --trials 40",
+            "gpt2kit train --config results/tuning/training/best.toml",
+        ),
+        next_step="",
+    ),
 )
 
 

@@ -174,9 +174,10 @@ def _to_fresh_memory(model: GPT2, device: torch.device) -> None:
 
     Matrix kernels may round differently by alignment; a resumed run must not.
     """
+    copies: dict[nn.Parameter, nn.Parameter] = {}  # a tied head is the embedding again
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            fresh = torch.empty(parameter.shape, dtype=parameter.dtype, device=device).copy_(parameter.detach())
-            setattr(module, name, nn.Parameter(fresh, requires_grad=parameter.requires_grad))
-    if model.config.tie_word_embeddings:
-        model.lm_head.weight = model.transformer.wte.weight
+            if parameter not in copies:
+                fresh = torch.empty(parameter.shape, dtype=parameter.dtype, device=device).copy_(parameter.detach())
+                copies[parameter] = nn.Parameter(fresh, requires_grad=parameter.requires_grad)
+            setattr(module, name, copies[parameter])

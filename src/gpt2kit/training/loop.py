@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -73,10 +74,12 @@ class Trainer:
     Args:
         run: the run.
         model: its model at step 0.
+        on_validation: called with each validation in the first process; what it raises ends the run as it stands.
     """
 
-    def __init__(self, run: Run, model: GPT2) -> None:
+    def __init__(self, run: Run, model: GPT2, *, on_validation: Callable[[Validation], None] | None = None) -> None:
         self.run = run
+        self.on_validation = on_validation
         self.model = model
         self.state = RunState(
             micro_batch_size=run.plan.micro_batch_size,
@@ -280,6 +283,8 @@ class Trainer:
             if is_best:
                 self.save_weights(self.run.folder.root)
             self._report(state.validations[-1], is_best=is_best)
+            if self.on_validation is not None:
+                self.on_validation(state.validations[-1])
         self.run.ranks.wait()
         return is_best
 

@@ -1,5 +1,6 @@
 """`gpt2kit train`: from prepared data and a base model to a fine-tuned model folder."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from gpt2kit.model.loss import perplexity
 from gpt2kit.runtime import keep_freed_memory, provenance, select_device
 from gpt2kit.tokens import PreparedData
 from gpt2kit.training.build import Start, build_model, find_start
+from gpt2kit.training.guard import Validation
 from gpt2kit.training.loop import Ending, Run, Trainer
 from gpt2kit.training.memory import is_out_of_memory
 from gpt2kit.training.plan import (
@@ -87,11 +89,13 @@ class TrainingResult:
         return f"{text}. Model: {self.model_dir}"
 
 
-def train(settings: TrainSettings) -> TrainingResult:
+def train(settings: TrainSettings, *, on_validation: Callable[[Validation], None] | None = None) -> TrainingResult:
     """Fine-tune a model, or train one from scratch; the same settings go on with an unfinished run.
 
     Args:
         settings: see `TrainSettings`.
+        on_validation: called with each validation, that of step 0 too, by the first process; what it raises ends the
+            run, which stays unfinished.
 
     Returns:
         What came out; the weights are in `settings.model_output_dir`, a plain Hugging Face folder.
@@ -115,7 +119,7 @@ def train(settings: TrainSettings) -> TrainingResult:
     start = find_start(settings, data)
     ranks = Ranks.join(device)
     try:
-        return _train(settings, data, start, device=device, ranks=ranks)
+        return _train(settings, data, start, device=device, ranks=ranks, on_validation=on_validation)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -128,7 +132,13 @@ def train(settings: TrainSettings) -> TrainingResult:
 
 
 def _train(
-    settings: TrainSettings, data: PreparedData, start: Start, *, device: torch.device, ranks: Ranks
+    settings: TrainSettings,
+    data: PreparedData,
+    start: Start,
+    *,
+    device: torch.device,
+    ranks: Ranks,
+    on_validation: Callable[[Validation], None] | None,
 ) -> TrainingResult:
     folder = RunFolder(settings.model_output_dir)
     if settings.dry_run:
@@ -154,7 +164,7 @@ def _train(
         batches = make_batches(settings, data, **shape)
         validation = make_validation_batches(settings, data, **shape)
         run = Run(settings, plan, start, data, batches, validation, folder, ranks, device)
-        trainer = Trainer(run, model)
+        trainer = Trainer(run, model, on_validation=on_validation)
         return _conclude(trainer, trainer.train())
     finally:
         if lock is not None:

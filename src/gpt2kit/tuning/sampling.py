@@ -1,0 +1,102 @@
+"""A trial of sampling settings: texts begun as held-out texts begin, and their distance to how humans went on."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gpt2kit.errors import TrainingError, UsageError
+from gpt2kit.evaluation.heldout import Opening, choose_split, openings, read_held_out
+from gpt2kit.evaluation.models import find_model
+from gpt2kit.evaluation.samples import human_texts
+from gpt2kit.generation import GenerateSettings, LanguageModel, generate, load
+from gpt2kit.runtime import derive_seed
+from gpt2kit.tokens import PreparedData
+from gpt2kit.tuning.distance import TextDistance, diversity_distance
+from gpt2kit.tuning.objective import Ground, Report
+from gpt2kit.tuning.settings import TuneSettings
+from gpt2kit.tuning.space import default_sampling_space
+
+_PROMPT_WORDS = 24
+_LOTS = 4  # after each, a trial may be given up
+_FEWEST_TEXTS = 4
+_MOST_TOKENS = 1_000_000
+
+
+class SamplingObjective:
+    """The distance of a model's texts to human ones.
+
+    Args:
+        settings: of the search.
+        distance: what is made small.
+
+    Raises:
+        UsageError: the model or the data are not there, or the held-out text is too short.
+    """
+
+    unit = "distance to human text, 1 being that of two sets of human texts"
+    command = "generate"
+
+    def __init__(self, settings: TuneSettings, *, distance: TextDistance = diversity_distance) -> None:
+        self.settings = settings
+        self.distance = distance
+        self.record = find_model(settings.model_dir, role="model")
+        self.data = PreparedData.open(settings.data_dir)
+        held_out = read_held_out(
+            self.data, choose_split(self.data, "validation"), max_tokens=_MOST_TOKENS, seed=settings.seed
+        )
+        self.openings: list[Opening] = openings(
+            held_out,
+            number=settings.num_samples,
+            prompt_words=_PROMPT_WORDS,
+            continuation_words=settings.sample_tokens,
+        )
+        if len(self.openings) < _FEWEST_TEXTS:
+            raise UsageError(
+                f"{settings.data_dir}: its validation split has room for {len(self.openings)} prompts, and "
+                f"{_FEWEST_TEXTS} are needed: prepare more text, or with a greater --validation_fraction"
+            )
+        self.model: LanguageModel | None = None
+
+    def examine(self) -> Ground:
+        """Look at model and prompts."""
+        space = self.settings.parsed_space() or default_sampling_space(self.settings.fixed or {})
+        by_default = GenerateSettings()
+        return Ground(
+            defaults={name: getattr(by_default, name) for name in space},
+            space=space,
+            fixed={},
+            identity={"data_dir": str(self.data.manifest["fingerprint"]), "model_dir": self.record.sha256},
+            about={
+                "data": str(self.data.folder),
+                "model": self.record.name,
+                "texts": f"{len(self.openings)} of at most {self.settings.sample_tokens} tokens",
+            },
+        )
+
+    def measure(self, values: Mapping[str, Any], *, seed: int, folder: Path, report: Report) -> float:  # noqa: ARG002
+        """Write in lots, and measure after each; see `Objective.measure`."""
+        if self.model is None:
+            self.model = load(self.record.folder, device=self.settings.device)
+        human = human_texts(self.openings, self.model.tokenizer, max_tokens=self.settings.sample_tokens).texts
+        texts: list[str] = []
+        size, found = math.ceil(len(self.openings) / _LOTS), math.inf
+        for lot, first in enumerate(range(0, len(self.openings), size)):
+            prompts = [opening.prompt for opening in self.openings[first : first + size]]
+            settings = GenerateSettings(
+                **((self.settings.fixed or {}) | dict(values)),
+                max_new_tokens=self.settings.sample_tokens,
+                seed=derive_seed(seed, "tuning", lot),
+                stream=False,
+            )
+            texts += [sample.text for sample in generate(self.model, prompts, settings)]
+            found = self.distance(texts, human[: len(texts)])
+            if math.isfinite(found):
+                report(lot, found)
+        if not math.isfinite(found):
+            raise TrainingError("hardly a text has eight words, so that nothing can be measured")
+        return found
+
+    def settings_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `gpt2kit generate`."""
+        return {"model_dir": self.settings.model_dir} | (self.settings.fixed or {}) | dict(values)

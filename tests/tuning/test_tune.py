@@ -1,0 +1,251 @@
+"""A search from end to end: its first trial, its budget, its settings file, and going on with it."""
+
+import json
+import math
+import time
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt2kit import PreparedData, PrepareSettings, TrainSettings, TuneSettings, prepare, train, tune
+from gpt2kit.cli import main
+from gpt2kit.errors import TrainingError, UsageError
+from gpt2kit.model import GPT2, GPT2Config, save_model
+from gpt2kit.tuning.objective import Ground, Report
+from gpt2kit.tuning.space import Choice, Range, Space
+from gpt2kit.tuning.study import SEARCH, TrialStore, TuningFolder, values_of
+from gpt2kit.tuning.worker import work
+
+Make = Callable[..., TuneSettings]
+
+
+class Bowl:
+    """An objective in no time: the distance of x from 3, told in four steps from above."""
+
+    unit = "far"
+    command = "train"
+
+    def __init__(self, *, pause: float = 0.0) -> None:
+        self.pause = pause
+        self.made: list[float] = []
+
+    def examine(self) -> Ground:
+        return Ground({"x": 9.0}, {"x": Range(0.0, 10.0)}, {}, {}, {})
+
+    def measure(self, values: Mapping[str, Any], *, seed: int, folder: Path, report: Report) -> float:
+        self.made.append(values["x"])
+        if values["x"] > 9.9:
+            raise TrainingError("diverged")
+        found = abs(values["x"] - 3)
+        for place in range(4):
+            time.sleep(self.pause)
+            report(place, found + 4 - place)
+        return found
+
+    def settings_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(values)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> TrialStore:
+    root = tmp_path / "study"
+    root.mkdir()
+    return TrialStore(TuningFolder(root), SEARCH, pruner="median", seed=0)
+
+
+def search(store: TrialStore, bowl: Bowl, settings: TuneSettings, **budget: Any) -> None:
+    work(bowl, store, settings, space=bowl.examine().space, **({"limit": None, "deadline": None} | budget))
+
+
+def test_a_search_finds_what_there_is_to_find_and_gives_up_the_rest(store: TrialStore, settings: Make) -> None:
+    bowl = Bowl()
+    store.enqueue({"x": 9.0}, bowl.examine().space, role="defaults")
+    store.enqueue({"x": 9.95}, bowl.examine().space)
+    search(store, bowl, settings(), limit=30)
+    best = store.best()
+    assert best is not None
+    assert best.value is not None
+    assert best.value < 0.5
+    assert bowl.made[0] == 9.0
+    assert len(store.finished()) == 30
+    ended = [trial.user_attrs["ended"] for trial in store.finished()]
+    assert ended[1] == "failed: diverged"
+    assert "pruned" in ended
+    assert len({tuple(values_of(trial).items()) for trial in store.finished()}) == 30
+
+
+def test_time_is_kept_to_within_a_step(store: TrialStore, settings: Make) -> None:
+    started = time.time()
+    search(store, Bowl(pause=0.3), settings(), deadline=started + 0.7)
+    assert time.time() - started < 0.7 + 0.3 + 1.0  # and what the machine is busy with
+    assert [trial.user_attrs["ended"] for trial in store.finished()] == ["time"]
+    search(store, Bowl(pause=0.3), settings(), deadline=time.time() - 1)
+    assert len(store.finished()) == 1
+
+
+def test_values_are_the_same_however_often_the_search_is_cut_off(tmp_path: Path, settings: Make) -> None:
+    def made(name: str, limits: list[int]) -> list[dict[str, Any]]:
+        (tmp_path / name).mkdir()
+        for limit in limits:
+            store = TrialStore(TuningFolder(tmp_path / name), SEARCH, pruner="none", seed=7)
+            search(store, Bowl(), settings(pruner="none"), limit=limit)
+        return [values_of(trial) for trial in store.finished()]
+
+    assert made("at-once", [15]) == made("in-parts", [1, 4, 12, 15])
+
+
+def test_trials_that_were_cut_off_are_tried_again_and_their_folders_go(store: TrialStore, settings: Make) -> None:
+    space: Space = {"x": Range(0.0, 10.0), "kind": Choice(("a", "b"))}
+    store.enqueue({"x": 50.0, "kind": "a"}, space, role="defaults")  # beyond the space, as defaults may be
+    lost = [store.ask(space, limit=None) for _ in range(2)]
+    assert [trial is not None and trial.number for trial in lost] == [0, 1]
+    folder = store.folder.trial(SEARCH, 1)
+    folder.mkdir(parents=True)
+    assert store.take_up(space) == 2
+    assert store.take_up(space) == 0
+    assert not folder.exists()
+    assert [trial.state.name for trial in store.trials()] == ["FAIL", "FAIL", "WAITING", "WAITING"]
+    again = [store.ask(space, limit=None) for _ in range(2)]
+    for first, second in zip(lost, again, strict=True):
+        assert first is not None
+        assert second is not None
+        assert values_of(second) == values_of(first)
+        assert second.user_attrs["retry_of"] == first.number
+    assert again[0] is not None
+    assert again[0].user_attrs["role"] == "defaults"
+    assert again[0].params == {}
+
+
+def test_the_first_trial_is_the_defaults_and_train_takes_the_best(
+    settings: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = tune(settings(trials=4, repeats=2))
+    folder = tmp_path / "tuning"
+    report = json.loads((folder / "report.json").read_text())
+    first = report["trials"][0]
+    assert first["role"] == "defaults"
+    assert first["values"] == {"learning_rate": 1e-3, "dropout": 0.0}
+    plain = TrainSettings(**(settings().fixed or {}), data_dir=settings().data_dir, device="cpu", dry_run=True)
+    assert train(plain).plan.learning_rate == first["values"]["learning_rate"]
+    assert found.status == "finished"
+    assert found.default_value == first["value"]
+    assert found.best_value == min(trial["value"] for trial in report["trials"] if trial["value"] is not None)
+    assert found.best_value < first["value"]  # six steps want a greater learning rate
+    assert found.gain is not None
+    assert found.gain.seeds == [1, 2]
+    assert "fresh seeds" in found.statement
+    assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert found.statement in (folder / "report.md").read_text()
+    assert list((folder / "trials").iterdir()) == []
+    assert "trial 0: " in capsys.readouterr().err
+
+    # The very trial once more, by the command that the report names.
+    assert list(tomllib.loads(found.best_settings.read_text())) == ["train"]
+    done = main(["train", "--config", str(found.best_settings), "--model_output_dir", str(tmp_path / "model")])
+    assert done == 0
+    assert json.loads((tmp_path / "model/training/result.json").read_text())["validation_loss"] == found.best_value
+
+    # Nothing is left to do; more trials go on; other settings do not mix.
+    again = tune(settings(trials=4, repeats=2))
+    assert again.status == "unchanged"
+    assert again.best == found.best
+    further = tune(settings(trials=5, repeats=0))
+    assert further.status == "finished"
+    assert [trial["value"] for trial in further.values["trials"][:4]] == [t["value"] for t in report["trials"]]
+    assert sum(further.values["counts"].values()) == 5
+    with pytest.raises(UsageError, match=r"holds a study with other settings \(--seed was 0 and is 4\): repeat"):
+        tune(settings(seed=4))
+
+
+def test_trials_of_all_batch_sizes_are_measured_on_the_same_text(settings: Make) -> None:
+    """Whole batches of four and of six rows are the same rows; found when losses before the first step differed."""
+    fixed = {name: value for name, value in (settings().fixed or {}).items() if name != "batch_size"}
+    fixed |= {"eval_tokens": 150, "max_steps": 1, "eval_every": 1}
+    found = tune(settings(trials=6, fixed=fixed, space={"batch_size": [2, 4, 6]}, pruner="none"))
+    trials = found.values["trials"]
+    assert {trial["values"]["batch_size"] for trial in trials} == {4, 6, 8}  # 8 by default
+    untrained = [trial["on_the_way"]["0"] for trial in trials]
+    assert untrained == pytest.approx([untrained[0]] * 6, abs=1e-5)
+
+
+def test_another_study_is_moved_aside_when_asked(settings: Make, tmp_path: Path) -> None:
+    tune(settings(trials=1))
+    assert tune(settings(trials=1, seed=1, overwrite=True)).values["settings"]["seed"] == 1
+    assert json.loads((tmp_path / "tuning-1/report.json").read_text())["settings"]["seed"] == 0
+
+
+def test_a_folder_with_other_things_is_left_alone(settings: Make, tmp_path: Path) -> None:
+    (tmp_path / "tuning").mkdir()
+    (tmp_path / "tuning/novel.txt").write_text("Chapter one")
+    with pytest.raises(UsageError, match=r"holds other things \(novel.txt\) and no study"):
+        tune(settings())
+    assert [path.name for path in (tmp_path / "tuning").iterdir()] == ["novel.txt"]
+
+
+def test_models_are_kept_when_asked_and_stay(settings: Make, tmp_path: Path) -> None:
+    tune(settings(trials=2, keep=True))
+    kept = sorted(path.name for path in (tmp_path / "tuning/trials").iterdir())
+    assert kept == ["search-0000", "search-0001"]
+    tune(settings(trials=3))
+    assert sorted(path.name for path in (tmp_path / "tuning/trials").iterdir()) == kept
+    assert (tmp_path / "tuning/trials/search-0000/model.safetensors").exists()
+
+
+def test_no_time_is_no_result_and_says_so(settings: Make) -> None:
+    with pytest.raises(TrainingError, match=r"no trial was finished \(1 stopped because time was up"):
+        tune(settings(trials=None, minutes=1e-5))
+    assert tune(settings(trials=2)).status == "finished"  # the defaults are tried again
+
+
+def test_data_without_validation_text(settings: Make, tmp_path: Path) -> None:
+    (tmp_path / "raw.txt").write_text("The old king saw the fox. " * 50)
+    prepare(
+        PrepareSettings(
+            input=tmp_path / "raw.txt",
+            data_dir=tmp_path / "none",
+            from_scratch=True,
+            vocab_size=300,
+            validation_fraction=0,
+        )
+    )
+    with pytest.raises(UsageError, match=r"its validation split is empty, so there is nothing to tune by"):
+        tune(settings(data_dir=tmp_path / "none"))
+
+
+def test_sampling_is_searched_by_the_distance_to_human_text(prepared: PreparedData, tmp_path: Path) -> None:
+    import torch
+
+    shape = GPT2Config(vocab_size=prepared.tokenizer.vocab_size, n_positions=64, n_embd=16, n_layer=1, n_head=2)
+    model = GPT2(shape)
+    model.initialise(torch.Generator().manual_seed(1))
+    save_model(model, tmp_path / "model")
+    prepared.tokenizer.save(tmp_path / "model")
+    found = tune(
+        TuneSettings(
+            what="sampling",
+            model_dir=str(tmp_path / "model"),
+            data_dir=prepared.folder,
+            output_dir=tmp_path / "tuning",
+            trials=3,
+            repeats=1,
+            num_samples=8,
+            sample_tokens=40,
+            fixed={"top_k": 0},
+            device="cpu",
+        )
+    )
+    assert set(found.best) == {"temperature", "top_p", "min_p", "repetition_penalty"}
+    assert found.values["trials"][0]["values"]["temperature"] == 0.8
+    assert math.isfinite(found.best_value)
+    words = ["--prompt", "The", "--max_new_tokens", "3", "--output_dir", str(tmp_path / "texts")]
+    assert main(["generate", "--config", str(found.best_settings), *words]) == 0
+
+
+def test_settings_for_the_other_search_are_said_to_do_nothing(
+    settings: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tune(settings(trials=1, num_samples=9))
+    assert "warning: --num_samples has no effect with --what training" in capsys.readouterr().err
