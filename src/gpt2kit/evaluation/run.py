@@ -1,80 +1,27 @@
 """`gpt2kit evaluate`: from a model to a report."""
 
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from gpt2kit.console import say, warn
 from gpt2kit.errors import DataError, MissingExtraError, UsageError
-from gpt2kit.evaluation import report as reports
 from gpt2kit.evaluation.coherence import SentenceSpace, passages
-from gpt2kit.evaluation.comparison import Comparison, compare
+from gpt2kit.evaluation.comparison import compare
+from gpt2kit.evaluation.findings import Evaluation, Findings
 from gpt2kit.evaluation.heldout import HeldOut, choose_split, openings, read_held_out, read_text_file, training_texts
 from gpt2kit.evaluation.likelihood import Likelihood, Protocol, TokenDocument, summarise, token_nats
-from gpt2kit.evaluation.memory_words import memory_page, memory_tables, memory_verdict
 from gpt2kit.evaluation.models import ModelRecord, find_model, find_other
-from gpt2kit.evaluation.picture import draw
-from gpt2kit.evaluation.probes import Memory, Probes
+from gpt2kit.evaluation.probes import Probes
+from gpt2kit.evaluation.publish import publish
+from gpt2kit.evaluation.report import claim_stem, release_number
 from gpt2kit.evaluation.samples import generate_texts, human_texts, read_samples
 from gpt2kit.evaluation.settings import EvaluateSettings
 from gpt2kit.evaluation.texts import TextReport, TextSet, measure_texts
-from gpt2kit.evaluation.verdict import likelihood_verdict, text_verdict, warnings_on_size
-from gpt2kit.files import explained_disk_errors
 from gpt2kit.generation import load
-from gpt2kit.runtime import provenance, uniform
+from gpt2kit.runtime import uniform
 from gpt2kit.tokens import PreparedData
 
-FORMAT = "gpt2kit evaluation"
-FORMAT_VERSION = 1
 _ORDER: tuple[str, ...] = ("model", "base", "other", "human")
 _SPACE_CHARACTERS = 4_000_000  # of training text; more makes the space of sentences hardly better
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation found.
-
-    Attributes:
-        likelihood: of held-out text, by model: "model", and "base" or "other".
-        comparison: the two models on the same text, or None.
-        texts: the figures of texts, by set: "model", "base" or "other", "human"; None when left out.
-        memory: near copies, and what was asked for of extraction, membership and canaries.
-        verdict: what it all says, in sentences.
-        warnings: what not to trust.
-        notes: what was left out, and why.
-        values: everything that the report's JSON holds.
-        report: the Markdown report; the JSON and the picture lie beside it under the same name.
-    """
-
-    likelihood: dict[str, Likelihood]
-    comparison: Comparison | None
-    texts: TextReport | None
-    memory: Memory
-    verdict: list[str]
-    warnings: list[str]
-    notes: list[str]
-    values: dict[str, Any] = field(repr=False)
-    report: Path
-    _text: str = field(repr=False)
-
-    @property
-    def perplexity(self) -> float:
-        """The model's perplexity on the held-out text."""
-        return self.likelihood["model"].perplexity
-
-    @property
-    def bits_per_byte(self) -> float:
-        """The model's bits per byte on the held-out text."""
-        return self.likelihood["model"].bits_per_byte
-
-    def to_dict(self) -> dict[str, Any]:
-        """The evaluation as JSON values."""
-        return self.values
-
-    def to_text(self) -> str:
-        """The evaluation as tables and a verdict in words."""
-        return self._text
 
 
 def evaluate(settings: EvaluateSettings) -> Evaluation:
@@ -98,13 +45,13 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
         >>> print(evaluation.to_text())
     """
     run = _Run(settings)
-    stem = reports.claim_stem(settings.output_dir)
+    stem = claim_stem(settings.output_dir)
     try:
-        return run.measure_and_report(stem)
+        return publish(run.measure(), stem)
     except BaseException:
         # An empty report would look like a result.
         if not stem.with_suffix(".json").exists():
-            reports.release_number(stem)
+            release_number(stem)
         raise
 
 
@@ -179,8 +126,8 @@ class _Run:
             raise UsageError(f"--stride {stride} is greater than the context of {context} tokens")
         return Protocol(context, stride, self.settings.full_last_window)
 
-    def measure_and_report(self, stem: Path) -> Evaluation:
-        """Measure everything and write it under a number."""
+    def measure(self) -> Findings:
+        """Measure everything."""
         likelihood: dict[str, Likelihood] = {}
         encoded: dict[str, list[TokenDocument]] = {}
         tokenizers: dict[str, str] = {}
@@ -202,9 +149,23 @@ class _Run:
             )
             if not same_tokenizer:
                 self._note("the two models have different tokenizers, so only bits per byte compare")
-        texts = self._measure_texts(sets)
-        memory = self.probes.results({name: sets[name] for name in _ORDER if name in sets})
-        return self._report(stem, likelihood, comparison, texts, sets, memory, same_tokenizer=same_tokenizer)
+        sets = {name: sets[name] for name in _ORDER if name in sets}
+        return Findings(
+            settings=self.settings,
+            records=self.records,
+            held_out=self.held_out,
+            data_fingerprint=None if self.data is None else self.data.manifest["fingerprint"],
+            protocol=self.protocol,
+            likelihood=likelihood,
+            comparison=comparison,
+            same_tokenizer=same_tokenizer,
+            sets=sets,
+            texts=self._measure_texts(sets),
+            memory=self.probes.results(sets),
+            warnings=self.warnings,
+            notes=self.notes,
+            seconds=round(time.monotonic() - self.started, 3),
+        )
 
     def _measure_model(
         self, record: ModelRecord, sets: dict[str, TextSet]
@@ -249,10 +210,9 @@ class _Run:
     def _measure_texts(self, sets: dict[str, TextSet]) -> TextReport | None:
         if not sets:
             return None
-        ordered = {name: sets[name] for name in _ORDER if name in sets}
         data = self.data
         return measure_texts(
-            ordered,
+            sets,
             training=None if data is None else lambda: training_texts(data),
             space=self._sentence_space(),
             copy_words=self.settings.copy_words,
@@ -275,128 +235,3 @@ class _Run:
         except (MissingExtraError, DataError) as error:
             self._note(f"coherence is left out: {error}")
             return None
-
-    def _report(
-        self,
-        stem: Path,
-        likelihood: dict[str, Likelihood],
-        comparison: Comparison | None,
-        texts: TextReport | None,
-        sets: dict[str, TextSet],
-        memory: Memory,
-        *,
-        same_tokenizer: bool,
-    ) -> Evaluation:
-        other = self.records[1].title if len(self.records) == 2 else ""
-        verdict = likelihood_verdict(likelihood["model"], comparison, other=other)
-        if texts is not None:
-            verdict += text_verdict(texts, copy_words=self.settings.copy_words)
-        verdict += memory_verdict(memory, near_words=self.settings.near_words)
-        self.warnings += warnings_on_size(likelihood["model"], texts)
-        titles = {record.role: record.name for record in self.records} | {"human": "human"}
-        picture = self._draw(stem, likelihood, texts, titles)
-        values = self._values(likelihood, comparison, texts, sets, memory) | {"verdict": verdict}
-        tables = [self._tables(likelihood, comparison, texts, same_tokenizer, markdown=each) for each in (False, True)]
-        of_memory = [
-            memory_tables(memory, texts, titles=titles, near_words=self.settings.near_words, markdown=each)
-            for each in (False, True)
-        ]
-        page = reports.markdown_text(
-            values, tables[1], texts=texts, sets=sets, picture=picture, memory=memory_page(of_memory[1])
-        )
-        reports.write_report(stem, values, page)
-        return Evaluation(
-            likelihood=likelihood,
-            comparison=comparison,
-            texts=texts,
-            memory=memory,
-            verdict=verdict,
-            warnings=self.warnings,
-            notes=self.notes,
-            values=values,
-            report=stem.with_suffix(".md"),
-            _text=reports.terminal_text(values, tables[0] + of_memory[0], stem, has_picture=picture is not None),
-        )
-
-    def _tables(
-        self,
-        likelihood: dict[str, Likelihood],
-        comparison: Comparison | None,
-        texts: TextReport | None,
-        same_tokenizer: bool,
-        *,
-        markdown: bool,
-    ) -> list[str]:
-        columns = [(record.name, likelihood[record.role]) for record in self.records]
-        tables = [
-            reports.likelihood_table(columns, comparison, same_tokenizer=same_tokenizer, markdown=markdown),
-        ]
-        if texts is not None:
-            tables.append(reports.texts_table(texts, copy_words=self.settings.copy_words, markdown=markdown))
-        return tables
-
-    def _draw(
-        self, stem: Path, likelihood: dict[str, Likelihood], texts: TextReport | None, titles: dict[str, str]
-    ) -> Path | None:
-        if not self.settings.picture:
-            return None
-        path = stem.with_suffix(".png")
-        try:
-            with explained_disk_errors(path):
-                draw(path, likelihood, texts, titles=titles)
-        except MissingExtraError as error:
-            self._note(f"no picture: {error}")
-            return None
-        return path
-
-    def _values(
-        self,
-        likelihood: dict[str, Likelihood],
-        comparison: Comparison | None,
-        texts: TextReport | None,
-        sets: dict[str, TextSet],
-        memory: Memory,
-    ) -> dict[str, Any]:
-        held_out, data = self.held_out, self.data
-        return {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-            "models": {record.role: record.to_dict() for record in self.records},
-            "data": {
-                "origin": held_out.origin,
-                "fingerprint": None if data is None else data.manifest["fingerprint"],
-                "num_documents": len(held_out.documents),
-                "num_documents_in_all": held_out.num_documents_in_all,
-            },
-            "likelihood": {
-                "protocol": vars_of(self.protocol),
-                **{role: each.to_dict() for role, each in likelihood.items()},
-                "comparison": None if comparison is None else comparison.to_dict(),
-            },
-            "texts": None if texts is None else texts.to_dict(),
-            "samples": {
-                name: {
-                    "prompts": each.prompts,
-                    "texts": each.texts,
-                    "sources": each.sources,
-                    "copies": memory.spans(name, texts),
-                }
-                for name, each in sets.items()
-            },
-            "memorisation": memory.to_dict(),
-            "warnings": self.warnings,
-            "notes": self.notes,
-            "settings": self.settings.to_dict(),
-            "provenance": provenance(),
-            "seconds": round(time.monotonic() - self.started, 3),
-        }
-
-
-def vars_of(protocol: Protocol) -> dict[str, Any]:
-    """The protocol as JSON values, with its sentence."""
-    return {
-        "context": protocol.context,
-        "stride": protocol.stride,
-        "full_last_window": protocol.full_last_window,
-        "text": protocol.to_text(),
-    }
