@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from gpt2kit.tuning.settings import TuneSettings
 from gpt2kit.tuning.space import Space
 
 Report = Callable[[int, float], None]
@@ -68,14 +67,3 @@ class Objective(Protocol):
 
     def settings_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """All settings that the command needs to do as a trial of these values did."""
-
-
-def make_objective(settings: TuneSettings) -> Objective:
-    """The objective that was asked for."""
-    if settings.what == "training":
-        from gpt2kit.tuning.training import TrainingObjective
-
-        return TrainingObjective(settings)
-    from gpt2kit.tuning.sampling import SamplingObjective
-
-    return SamplingObjective(settings)

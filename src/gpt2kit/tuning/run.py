@@ -15,12 +15,12 @@ from gpt2kit.training.run_folder import move_aside
 from gpt2kit.tuning import report as reports
 from gpt2kit.tuning.clock import Clock
 from gpt2kit.tuning.noise import Gain, measure_gain
-from gpt2kit.tuning.objective import Ground, Objective, make_objective
+from gpt2kit.tuning.objective import Ground, Objective
 from gpt2kit.tuning.picture import draw
 from gpt2kit.tuning.settings import TuneSettings
 from gpt2kit.tuning.space import Range, Space
 from gpt2kit.tuning.study import SEARCH, TrialStore, TuningFolder, values_of
-from gpt2kit.tuning.worker import Ending, Workers, work
+from gpt2kit.tuning.worker import Ending, Workers, make_objective, work
 
 FORMAT = "gpt2kit tuning"
 FORMAT_VERSION = 1

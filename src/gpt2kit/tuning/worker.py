@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gpt2kit.console import say
 from gpt2kit.errors import Gpt2kitError, TrainingError, UsageError
 from gpt2kit.files import explained_disk_errors
-from gpt2kit.tuning.objective import Interrupted, Objective, make_objective
+from gpt2kit.tuning.objective import Interrupted, Objective
 from gpt2kit.tuning.settings import TuneSettings
 from gpt2kit.tuning.space import Space
 from gpt2kit.tuning.study import SEARCH, TrialStore, TuningFolder, values_of
@@ -30,6 +30,17 @@ _LEAVE_SECONDS = 20
 
 class _GivenUp(Exception):  # noqa: N818 (no error)
     """A trial is stopped; the reason is "pruned" or "time"."""
+
+
+def make_objective(settings: TuneSettings) -> Objective:
+    """The objective that was asked for."""
+    if settings.what == "training":
+        from gpt2kit.tuning.training import TrainingObjective
+
+        return TrainingObjective(settings)
+    from gpt2kit.tuning.sampling import SamplingObjective
+
+    return SamplingObjective(settings)
 
 
 def work(
