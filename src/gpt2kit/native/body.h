@@ -75,12 +75,14 @@ INLINE void NAME(finish)(float *y, floats sums, const float *bias, int finish) {
     store(y, sums);
 }
 
-/* y[tokens][16 panels] = x[tokens][depth] * panels[panels][depth][16], `tokens` and `panels` known to the compiler. */
+/* y[tokens][16 panels] = x[tokens][depth] * panels[panels][depth][16], `tokens` and `panels` known to the compiler.
+ * The sums may begin with those of earlier inputs, and be put away for later ones: both keep every bit. */
 INLINE void NAME(tile)(int tokens, int panels, const float *x, int64_t x_stride, const float *weights, int64_t step,
-                       int64_t depth, float *y, int64_t y_stride, const float *bias, int finish) {
+                       int64_t depth, const struct target *to) {
     floats sums[TILE][WIDE * VECTORS];
     UNROLL for (int t = 0; t < tokens; t++)
-        UNROLL for (int v = 0; v < panels * VECTORS; v++) sums[t][v] = (floats){0};
+        UNROLL for (int v = 0; v < panels * VECTORS; v++)
+            sums[t][v] = to->before ? load(to->before + (t * WIDE * VECTORS + v) * LANES) : (floats){0};
     for (int64_t i = 0; i < depth; i++) {
         floats w[WIDE * VECTORS];
         UNROLL for (int v = 0; v < panels * VECTORS; v++) {
@@ -92,13 +94,26 @@ INLINE void NAME(tile)(int tokens, int panels, const float *x, int64_t x_stride,
             UNROLL for (int v = 0; v < panels * VECTORS; v++) sums[t][v] += x[t * x_stride + i] * w[v];
     }
     UNROLL for (int t = 0; t < tokens; t++)
-        UNROLL for (int v = 0; v < panels * VECTORS; v++)
-            NAME(finish)(y + t * y_stride + v * LANES, sums[t][v], bias ? bias + v * LANES : NULL, finish);
+        UNROLL for (int v = 0; v < panels * VECTORS; v++) {
+            if (to->after)
+                store(to->after + (t * WIDE * VECTORS + v) * LANES, sums[t][v]);
+            else
+                NAME(finish)(to->y + t * to->stride + v * LANES, sums[t][v], to->bias ? to->bias + v * LANES : NULL,
+                             to->finish);
+        }
 }
 
-#define FEW(n) case n: NAME(tile)(n, panels, x, xs, w, step, depth, y, ys, bias, finish); break;
-INLINE void NAME(few_tokens)(int tokens, int panels, const float *x, int64_t xs, const float *w, int64_t step,
-                             int64_t depth, float *y, int64_t ys, const float *bias, int finish) {
+#define FEW(n)                                                                            \
+    case n:                                                                               \
+        if (panels == WIDE)                                                               \
+            NAME(tile)(n, WIDE, x, x_stride, weights, step, depth, to);                   \
+        else                                                                              \
+            NAME(tile)(n, 1, x, x_stride, weights, step, depth, to);                      \
+        break;
+/* The same for up to TILE tokens and WIDE panels. */
+static TARGET __attribute__((noinline)) void NAME(few_tokens)(int64_t tokens, int64_t panels, const float *x,
+                                                              int64_t x_stride, const float *weights, int64_t step,
+                                                              int64_t depth, const struct target *to) {
     switch (tokens) {
         FEW(1) FEW(2) FEW(3)
 #if TILE > 3
@@ -111,65 +126,83 @@ INLINE void NAME(few_tokens)(int tokens, int panels, const float *x, int64_t xs,
 }
 #undef FEW
 
-/* The same for any number of tokens and panels. */
-static TARGET void NAME(multiply)(int64_t tokens, int64_t panels, const float *x, int64_t x_stride, const float *weights,
-                                  int64_t step, int64_t depth, float *y, int64_t y_stride, const float *bias,
-                                  int finish) {
-    for (int64_t panel = 0, wide; panel < panels; panel += wide) {
-        wide = panels - panel >= WIDE ? WIDE : 1;
-        const float *w = weights + panel * step, *b = bias ? bias + panel * PANEL : NULL;
-        for (int64_t token = 0; token < tokens; token += TILE) {
-            int few = (int)(tokens - token < TILE ? tokens - token : TILE);
-            const float *from = x + token * x_stride;
-            float *to = y + token * y_stride + panel * PANEL;
-            if (wide == 1)
-                NAME(few_tokens)(few, 1, from, x_stride, w, step, depth, to, y_stride, b, finish);
-            else
-                NAME(few_tokens)(few, WIDE, from, x_stride, w, step, depth, to, y_stride, b, finish);
+/* The same for any number of tokens, and `pairs` times WIDE panels or as many as there are. With many tokens a part of
+ * the inputs at a time, so that the weights of it stay in the nearest cache and the activations in the next one. */
+static TARGET void NAME(multiply)(const struct worker *worker, const struct linear *linear, int64_t tokens,
+                                  const float *x, int64_t x_stride, float *y, int64_t y_stride, int finish,
+                                  int64_t first, int64_t pairs) {
+    int64_t step = linear->in * PANEL, panels = round_up(linear->out, PANEL) / PANEL;
+    int64_t most = tokens <= TILE ? linear->in : DEPTH;
+    for (int64_t begin = 0; begin < linear->in; begin += most) {
+        int64_t depth = linear->in - begin < most ? linear->in - begin : most;
+        for (int64_t pair = first; pair < first + pairs; pair++) {
+            int64_t panel = pair * WIDE, wide = panels - panel < WIDE ? 1 : WIDE;
+            const float *weights = (const float *)linear->weights + panel * step + begin * PANEL;
+            for (int64_t token = 0; token < tokens; token += TILE) {
+                float *kept = worker->sums + ((pair - first) * tokens + token) * WIDE * PANEL;
+                struct target to = {y + token * y_stride + panel * PANEL,
+                                    y_stride,
+                                    linear->bias ? linear->bias + panel * PANEL : NULL,
+                                    finish,
+                                    begin > 0 ? kept : NULL,
+                                    begin + depth < linear->in ? kept : NULL};
+                NAME(few_tokens)(tokens - token < TILE ? tokens - token : TILE, wide, x + token * x_stride + begin,
+                                 x_stride, weights, step, depth, &to);
+            }
         }
     }
 }
 
 /* One panel with small integers. The dot products of a group are exact, so only their sum over the groups rounds.
- * Weights are stored with an offset, to be unsigned: what it adds to a product is the sum of the activations. */
+ * Weights are stored with an offset, to be unsigned: what it adds to a product is in the activations' sums. */
 INLINE void NAME(quantised_tile)(int tokens, int format, const struct quantised *x, int64_t token,
-                                 const uint8_t *weights, const uint16_t *scales, float *y, int64_t y_stride,
-                                 const float *bias, int finish) {
+                                 const uint8_t *weights, const uint16_t *scales, const struct target *to) {
     const int size = format == INT8 ? 64 : 32, loads = format == INT8 ? 16 : 4;
+    const int8_t *values = x->values + token * x->stride;
+    const float *x_scales = x->scales + token * x->groups;
+    const int32_t *x_sums = x->sums + token * x->groups;
     floats sums[QTILE][VECTORS];
     UNROLL for (int t = 0; t < tokens; t++)
         UNROLL for (int v = 0; v < VECTORS; v++) sums[t][v] = (floats){0};
     for (int64_t group = 0; group < x->groups; group++) {
         ints dots[QTILE][VECTORS];
         UNROLL for (int t = 0; t < tokens; t++)
-            UNROLL for (int v = 0; v < VECTORS; v++)
-                dots[t][v] = (ints){0} - x->sums[(token + t) * x->groups + group] * OFFSET;
-        const int8_t *from = x->values + token * x->stride + group * size;
-        for (int quad = 0; quad < loads; quad++, weights += 64) {
+            UNROLL for (int v = 0; v < VECTORS; v++) dots[t][v] = (ints){0} + x_sums[group * tokens + t];
+        const int8_t *from = values + group * size * tokens;
+        UNROLL for (int quad = 0; quad < loads; quad++, weights += 64) {
             __builtin_prefetch(weights + 2048);
             if (format == INT8)
-                NAME(dot_u8)(tokens, dots, weights, from + quad * QUAD, x->stride);
+                NAME(dot_u8)(tokens, dots, weights, from + quad * tokens * QUAD);
             else
-                NAME(dot_u4)(tokens, dots, weights, from + quad * QUAD, x->stride);
+                NAME(dot_u4)(tokens, dots, weights, from + quad * tokens * QUAD);
         }
         UNROLL for (int v = 0; v < VECTORS; v++) {
             NAME(halves) half;
             memcpy(&half, scales + group * PANEL + v * LANES, sizeof half);
             floats scale = (floats)(__builtin_convertvector(half, NAME(words)) << 16);
             UNROLL for (int t = 0; t < tokens; t++) {
-                floats both = scale * x->scales[(token + t) * x->groups + group];
+                floats both = scale * x_scales[group * tokens + t];
                 sums[t][v] += __builtin_convertvector(dots[t][v], floats) * both;
             }
         }
     }
     UNROLL for (int t = 0; t < tokens; t++)
         UNROLL for (int v = 0; v < VECTORS; v++)
-            NAME(finish)(y + t * y_stride + v * LANES, sums[t][v], bias ? bias + v * LANES : NULL, finish);
+            NAME(finish)(to->y + t * to->stride + v * LANES, sums[t][v], to->bias ? to->bias + v * LANES : NULL,
+                         to->finish);
 }
 
-#define FEW(n) case n: NAME(quantised_tile)(n, format, x, token, w, scales, y, ys, bias, finish); break;
-INLINE void NAME(few_quantised)(int tokens, int format, const struct quantised *x, int64_t token, const uint8_t *w,
-                                const uint16_t *scales, float *y, int64_t ys, const float *bias, int finish) {
+#define FEW(n)                                                                  \
+    case n:                                                                     \
+        if (format == INT8)                                                     \
+            NAME(quantised_tile)(n, INT8, x, token, weights, scales, to);       \
+        else                                                                    \
+            NAME(quantised_tile)(n, INT4, x, token, weights, scales, to);       \
+        break;
+static TARGET __attribute__((noinline)) void NAME(few_quantised)(int64_t tokens, int64_t format,
+                                                                 const struct quantised *x, int64_t token,
+                                                                 const uint8_t *weights, const uint16_t *scales,
+                                                                 const struct target *to) {
     switch (tokens) {
         FEW(1) FEW(2) FEW(3)
 #if QTILE > 3
@@ -185,18 +218,19 @@ static TARGET void NAME(multiply_quantised)(int64_t tokens, const struct quantis
     const uint16_t *scales = linear->scales + panel * x->groups * PANEL;
     const float *bias = linear->bias ? linear->bias + panel * PANEL : NULL;
     for (int64_t token = 0; token < tokens; token += QTILE) {
-        int few = (int)(tokens - token < QTILE ? tokens - token : QTILE);
-        float *to = y + token * y_stride + panel * PANEL;
-        if (linear->format == INT8)
-            NAME(few_quantised)(few, INT8, x, token, weights, scales, to, y_stride, bias, finish);
-        else
-            NAME(few_quantised)(few, INT4, x, token, weights, scales, to, y_stride, bias, finish);
+        struct target to = {y + token * y_stride + panel * PANEL, y_stride, bias, finish, NULL, NULL};
+        NAME(few_quantised)(tokens - token < QTILE ? tokens - token : QTILE, linear->format, x, token, weights, scales,
+                            &to);
     }
 }
 
 /* One token's activations to 8 bits: x ≈ scale * value, the greatest of each group becoming 127. */
-static TARGET void NAME(quantise)(struct quantised *q, int64_t token, const float *x, int64_t size) {
+static TARGET void NAME(quantise)(struct quantised *q, int64_t token, int64_t tokens, const float *x, int64_t size) {
     const float round = 12582912.0f;
+    int64_t first = token / QTILE * QTILE, few = tokens - first < QTILE ? tokens - first : QTILE, place = token - first;
+    int8_t *values = q->values + first * q->stride + place * QUAD;
+    float *scales = q->scales + first * q->groups + place;
+    int32_t *sums = q->sums + first * q->groups + place;
     for (int64_t group = 0; group < q->groups; group++) {
         const float *from = x + group * size;
         floats greatest = {0};
@@ -215,12 +249,13 @@ static TARGET void NAME(quantise)(struct quantised *q, int64_t token, const floa
             ints rounded = (ints)shifted - 0x4b400000; /* the bits of `round` */
             total += rounded;
             NAME(bytes) narrow = __builtin_convertvector(rounded, NAME(bytes));
-            memcpy(q->values + token * q->stride + group * size + i, &narrow, sizeof narrow);
+            UNROLL for (int lane = 0; lane < LANES; lane += QUAD)
+                memcpy(values + (group * size + i + lane) * few, (const char *)&narrow + lane, QUAD);
         }
         int32_t sum = 0;
         for (int lane = 0; lane < LANES; lane++) sum += total[lane];
-        q->sums[token * q->groups + group] = sum;
-        q->scales[token * q->groups + group] = most > 1e-30f ? most / 127 : 0;
+        sums[group * few] = -OFFSET * sum;
+        scales[group * few] = most > 1e-30f ? most / 127 : 0;
     }
 }
 
@@ -247,9 +282,15 @@ static TARGET void NAME(layer_norm)(const float *x, const float *weight, const f
 
 /* Scores to probabilities: e^(x - greatest) over their sum for the first `valid`, 0 behind them up to `padded`. */
 INLINE void NAME(softmax)(float *scores, int64_t valid, int64_t padded) {
-    float greatest = scores[0];
-    for (int64_t s = 1; s < valid; s++) greatest = scores[s] > greatest ? scores[s] : greatest;
-    for (int64_t s = valid; s < padded; s++) scores[s] = greatest;
+    for (int64_t s = valid; s < padded; s++) scores[s] = scores[0];
+    floats most = load(scores);
+    for (int64_t s = LANES; s < valid; s += LANES) {
+        floats v = load(scores + s);
+        ints larger = v > most;
+        most = (floats)(((ints)v & larger) | ((ints)most & ~larger));
+    }
+    float greatest = most[0];
+    for (int lane = 1; lane < LANES; lane++) greatest = most[lane] > greatest ? most[lane] : greatest;
     for (int64_t s = 0; s < valid; s += LANES)
         store(scores + s, NAME(exponential)(load(scores + s) - greatest));
     for (int64_t s = valid; s < padded; s++) scores[s] = 0;
@@ -283,11 +324,18 @@ static TARGET void NAME(attend)(struct call *call, int64_t layer, int64_t row_in
     for (int64_t t = 0; t < row->count; t += TILE) {
         int64_t few = row->count - t < TILE ? row->count - t : TILE;
         int64_t all = row->past + t + few, padded = round_up(all, PANEL); /* positions that the last of them sees */
-        NAME(multiply)(few, padded / PANEL, q + t * call->stride_3D, call->stride_3D, keys, K * PANEL, K, scores,
-                       call->stride_scores, NULL, STORE);
+        for (int64_t panel = 0; panel < padded / PANEL; panel += WIDE) {
+            struct target to = {scores + panel * PANEL, call->stride_scores, NULL, STORE, NULL, NULL};
+            NAME(few_tokens)(few, padded / PANEL - panel < WIDE ? 1 : WIDE, q + t * call->stride_3D, call->stride_3D,
+                             keys + panel * K * PANEL, K * PANEL, K, &to);
+        }
         for (int64_t i = 0; i < few; i++)
             NAME(softmax)(scores + i * call->stride_scores, row->past + t + i + 1, padded);
-        NAME(multiply)(few, K16 / PANEL, scores, call->stride_scores, values, C * PANEL, all, merged, K16, NULL, STORE);
+        for (int64_t panel = 0; panel < K16 / PANEL; panel += WIDE) {
+            struct target to = {merged + panel * PANEL, K16, NULL, STORE, NULL, NULL};
+            NAME(few_tokens)(few, K16 / PANEL - panel < WIDE ? 1 : WIDE, scores, call->stride_scores,
+                             values + panel * C * PANEL, C * PANEL, all, &to);
+        }
         for (int64_t i = 0; i < few; i++)
             memcpy(out + (t + i) * call->stride_D, merged + i * K16, (size_t)K * sizeof(float));
     }
@@ -310,15 +358,18 @@ static TARGET void NAME(embed)(const struct linear *embedding, int32_t id, float
     }
 }
 
-/* Give out the numbers from 0 to `total` to the threads and wait until all are done. */
-#define SHARE(index, total, statement)                                                             \
-    do {                                                                                           \
-        int64_t share_total = (total);                                                             \
-        for (int64_t begin = 0, count; (count = take_some(worker, &begin, share_total)) > 0;)      \
-            for (int64_t index = begin; index < begin + count; index++) statement;                 \
-        worker->next++;                                                                            \
-        pool_barrier(worker->call->pool);                                                          \
+/* Give out the numbers from 0 to `total` to the threads, in runs of up to `most`, and wait until all are done. */
+#define SHARE_RUNS(first, count, total, most, statement)                                                     \
+    do {                                                                                                     \
+        int64_t share_total = (total);                                                                       \
+        for (int64_t first = 0, count; (count = take_some(worker, &first, share_total, most)) > 0;) statement; \
+        worker->next++;                                                                                      \
+        pool_barrier(worker->call->pool);                                                                    \
     } while (0)
+
+#define SHARE(index, total, statement)          \
+    SHARE_RUNS(share_begin, share_count, total, INT64_MAX, \
+               for (int64_t index = share_begin; index < share_begin + share_count; index++) statement)
 
 /* The same for work so short that with few tokens each thread rather does all of it, into memory of its own, than
  * wait. */
@@ -335,18 +386,14 @@ static TARGET void NAME(linear)(struct worker *worker, const struct linear *line
                                 int64_t x_stride, float *y, int64_t y_stride, int finish) {
     int64_t panels = round_up(linear->out, PANEL) / PANEL;
     if (linear->format == FP32) {
-        int64_t pairs = (panels + WIDE - 1) / WIDE, step = linear->in * PANEL;
-        SHARE(pair, pairs,
-              NAME(multiply)(tokens, panels - pair * WIDE < WIDE ? panels - pair * WIDE : WIDE, x, x_stride,
-                             (const float *)linear->weights + pair * WIDE * step, step, linear->in,
-                             y + pair * WIDE * PANEL, y_stride,
-                             linear->bias ? linear->bias + pair * WIDE * PANEL : NULL, finish));
+        SHARE_RUNS(pair, pairs, (panels + WIDE - 1) / WIDE, MOST_PAIRS,
+                   NAME(multiply)(worker, linear, tokens, x, x_stride, y, y_stride, finish, pair, pairs));
         return;
     }
     struct quantised q = worker->quantised;
     int64_t size = group_size(linear->format);
     q.groups = round_up(linear->in, size) / size;
-    PREPARE(token, tokens, NAME(quantise)(&q, token, x + token * x_stride, size));
+    PREPARE(token, tokens, NAME(quantise)(&q, token, tokens, x + token * x_stride, size));
     SHARE(panel, panels, NAME(multiply_quantised)(tokens, &q, linear, panel, y, y_stride, finish));
 }
 
@@ -398,6 +445,7 @@ void NAME(forward)(void *argument, int thread) {
 
 #undef PREPARE
 #undef SHARE
+#undef SHARE_RUNS
 #undef VECTORS
 #undef UNROLL
 #undef INLINE

@@ -14,20 +14,22 @@
 static const int8_t codes[16] = CODES;
 
 /* Take the next numbers of a phase: a share of those that are left, so that a thread reads long runs of weights, and
- * none waits long for another at the end. Returns how many, from *begin on. */
-static int64_t take_some(struct worker *worker, int64_t *begin, int64_t total) {
+ * none waits long for another at the end; up to `most`. Returns how many, from *begin on. */
+static int64_t take_some(struct worker *worker, int64_t *begin, int64_t total, int64_t most) {
     long first = atomic_load(worker->next);
     int64_t count;
     do {
         count = (total - first) / (2 * pool_size(worker->call->pool));
         if (count < 1) count = total - first < 1 ? 0 : 1;
+        if (count > most) count = most;
     } while (count > 0 && !atomic_compare_exchange_weak(worker->next, &first, first + count));
     *begin = first;
     return count;
 }
 
 static struct worker begin_worker(struct call *call, int thread) {
-    struct worker worker = {call, call->next, call->num_tokens <= FEW_TOKENS, call->normed_ND, call->quantised};
+    struct worker worker = {call, call->next, call->num_tokens <= FEW_TOKENS, call->normed_ND,
+                            call->sums + thread * call->stride_sums, call->quantised};
     if (worker.is_alone) {
         struct quantised *q = &worker.quantised;
         int64_t first = thread * FEW_TOKENS, most_groups = q->stride / 32 + 1;
@@ -47,18 +49,18 @@ static struct worker begin_worker(struct call *call, int thread) {
 #define QTILE 3
 #define OFFSET 128
 typedef int32_t dots_portable __attribute__((vector_size(16)));
-static inline void dot_u8_portable(int tokens, dots_portable dots[][4], const uint8_t *w, const int8_t *x, int64_t s) {
+static inline void dot_u8_portable(int tokens, dots_portable dots[][4], const uint8_t *w, const int8_t *x) {
     for (int t = 0; t < tokens; t++)
         for (int output = 0; output < PANEL; output++)
-            for (int i = 0; i < QUAD; i++) dots[t][output / 4][output % 4] += w[output * QUAD + i] * x[t * s + i];
+            for (int i = 0; i < QUAD; i++) dots[t][output / 4][output % 4] += w[output * QUAD + i] * x[t * QUAD + i];
 }
-static inline void dot_u4_portable(int tokens, dots_portable dots[][4], const uint8_t *w, const int8_t *x, int64_t s) {
+static inline void dot_u4_portable(int tokens, dots_portable dots[][4], const uint8_t *w, const int8_t *x) {
     for (int t = 0; t < tokens; t++)
         for (int output = 0; output < PANEL; output++)
             for (int i = 0; i < QUAD; i++) {
                 int both = w[output * QUAD + i];
                 dots[t][output / 4][output % 4] +=
-                    (codes[both & 15] + 128) * x[t * s + i] + (codes[both >> 4] + 128) * x[t * s + 16 + i];
+                    (codes[both & 15] + 128) * x[t * QUAD + i] + (codes[both >> 4] + 128) * x[(4 * tokens + t) * QUAD + i];
             }
 }
 #include "body.h"
@@ -86,20 +88,18 @@ static inline int32_t four_bytes(const int8_t *from) {
 #define OFFSET 0
 typedef int32_t dots_avx2 __attribute__((vector_size(32)));
 /* maddubs adds two products in 16 bits, which 255 * 127 * 2 overflows: |x| * (w - 128 with the sign of x) does not. */
-TARGET static inline __attribute__((always_inline)) void dot_u8_avx2(int tokens, dots_avx2 dots[][2], const uint8_t *w,
-                                                                     const int8_t *x, int64_t s) {
+TARGET static inline __attribute__((always_inline)) void dot_u8_avx2(int tokens, dots_avx2 dots[][2], const uint8_t *w, const int8_t *x) {
     const __m256i ones = _mm256_set1_epi16(1), offset = _mm256_set1_epi8((char)0x80);
     for (int half = 0; half < 2; half++) {
         __m256i weights = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)w + half), offset);
         for (int t = 0; t < tokens; t++) {
-            __m256i four = _mm256_set1_epi32(four_bytes(x + t * s));
+            __m256i four = _mm256_set1_epi32(four_bytes(x + t * QUAD));
             __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(four), _mm256_sign_epi8(weights, four));
             dots[t][half] += (dots_avx2)_mm256_madd_epi16(pairs, ones);
         }
     }
 }
-TARGET static inline __attribute__((always_inline)) void dot_u4_avx2(int tokens, dots_avx2 dots[][2], const uint8_t *w,
-                                                                     const int8_t *x, int64_t s) {
+TARGET static inline __attribute__((always_inline)) void dot_u4_avx2(int tokens, dots_avx2 dots[][2], const uint8_t *w, const int8_t *x) {
     const __m256i ones = _mm256_set1_epi16(1), low = _mm256_set1_epi8(15);
     const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)codes));
     for (int half = 0; half < 2; half++) {
@@ -107,7 +107,7 @@ TARGET static inline __attribute__((always_inline)) void dot_u4_avx2(int tokens,
         __m256i first = _mm256_shuffle_epi8(table, _mm256_and_si256(both, low));
         __m256i second = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(both, 4), low));
         for (int t = 0; t < tokens; t++) {
-            __m256i x1 = _mm256_set1_epi32(four_bytes(x + t * s)), x2 = _mm256_set1_epi32(four_bytes(x + t * s + 16));
+            __m256i x1 = _mm256_set1_epi32(four_bytes(x + t * QUAD)), x2 = _mm256_set1_epi32(four_bytes(x + (4 * tokens + t) * QUAD));
             __m256i pairs1 = _mm256_maddubs_epi16(_mm256_abs_epi8(x1), _mm256_sign_epi8(first, x1));
             __m256i pairs2 = _mm256_maddubs_epi16(_mm256_abs_epi8(x2), _mm256_sign_epi8(second, x2));
             dots[t][half] += (dots_avx2)_mm256_madd_epi16(pairs1, ones) + (dots_avx2)_mm256_madd_epi16(pairs2, ones);
@@ -131,15 +131,21 @@ TARGET static inline __attribute__((always_inline)) void dot_u4_avx2(int tokens,
 #define QTILE 12
 #define OFFSET 128
 typedef int32_t dots_avx512 __attribute__((vector_size(64)));
+/* VNNI's product with 4 bytes for all lanes. GCC 12 has no pattern that takes them from memory in the same
+ * instruction, and a third more instructions without. */
+TARGET static inline __attribute__((always_inline)) dots_avx512 multiply_add(dots_avx512 sums, __m512i weights,
+                                                                             const int8_t *four) {
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sums) : "v"(weights), "m"(*(const int8_t(*)[QUAD])four));
+    return sums;
+}
 TARGET static inline __attribute__((always_inline)) void dot_u8_avx512(int tokens, dots_avx512 dots[][1],
-                                                                       const uint8_t *w, const int8_t *x, int64_t s) {
+                                                                       const uint8_t *w, const int8_t *x) {
     __m512i weights = _mm512_loadu_si512(w);
     _Pragma("GCC unroll 16") for (int t = 0; t < tokens; t++)
-        dots[t][0] = (dots_avx512)_mm512_dpbusd_epi32((__m512i)dots[t][0], weights,
-                                                      _mm512_set1_epi32(four_bytes(x + t * s)));
+        dots[t][0] = multiply_add(dots[t][0], weights, x + t * QUAD);
 }
 TARGET static inline __attribute__((always_inline)) void dot_u4_avx512(int tokens, dots_avx512 dots[][1],
-                                                                       const uint8_t *w, const int8_t *x, int64_t s) {
+                                                                       const uint8_t *w, const int8_t *x) {
     const __m512i low = _mm512_set1_epi8(15);
     /* The codes with their offset: adding 128 is flipping the highest bit. */
     const __m512i table = _mm512_xor_si512(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)codes)),
@@ -148,8 +154,8 @@ TARGET static inline __attribute__((always_inline)) void dot_u4_avx512(int token
     __m512i first = _mm512_shuffle_epi8(table, _mm512_and_si512(both, low));
     __m512i second = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(both, 4), low));
     _Pragma("GCC unroll 16") for (int t = 0; t < tokens; t++) {
-        __m512i sums = _mm512_dpbusd_epi32((__m512i)dots[t][0], first, _mm512_set1_epi32(four_bytes(x + t * s)));
-        dots[t][0] = (dots_avx512)_mm512_dpbusd_epi32(sums, second, _mm512_set1_epi32(four_bytes(x + t * s + 16)));
+        dots[t][0] = multiply_add(dots[t][0], first, x + t * QUAD);
+        dots[t][0] = multiply_add(dots[t][0], second, x + (4 * tokens + t) * QUAD);
     }
 }
 #include "body.h"
@@ -198,6 +204,8 @@ static void lay_out(struct call *call, struct arena *arena, int64_t *row_starts)
     q->values = take(arena, prepared * widest);
     q->scales = take(arena, prepared * (widest / 32 + 1) * 4);
     q->sums = take(arena, prepared * (widest / 32 + 1) * 4);
+    call->stride_sums = N > 3 && model->head.format == FP32 ? N * MOST_PAIRS * 2 * PANEL : 0;
+    call->sums = take(arena, threads * call->stride_sums * 4);
     call->next = take(arena, (model->n_layer * 11 + 4) * (int64_t)sizeof(atomic_long));
     call->row_starts = row_starts = take(arena, call->num_rows * 8);
     for (int64_t row = 0, start = 0; arena->memory && row < call->num_rows; start += call->rows[row++].count)

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 enum { PANEL = 16, QUAD = 4, FEW_TOKENS = 4 };
+enum { DEPTH = 192, MOST_PAIRS = 8 }; /* inputs, and pairs of panels, of a part of a product of many tokens */
 enum format { FP32 = 0, INT8 = 1, INT4 = 2 };
 enum finish { STORE = 0, GELU = 1, ADD = 2 };
 enum isa { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
@@ -58,7 +59,8 @@ struct row {
     int64_t scored;   /* of the last so many of them logits are wanted */
 };
 
-/* Activations as small integers, a scale and the sum of the values for each group. */
+/* Activations as small integers; for each group a scale, and what the weights' offset has added to a product, negated.
+ * A tile's tokens lie side by side: values[in / 4][tokens of the tile][4], scales[group][tokens of the tile]. */
 struct quantised {
     int8_t *values;
     float *scales;
@@ -77,7 +79,8 @@ struct call {
     float *x_ND, *normed_ND, *qkv_N3D, *heads_ND, *inner_NF; /* each with its stride, longer than the row */
     int64_t stride_D, stride_3D, stride_F, stride_scores;
     struct quantised quantised;
-    float *scores; /* of each thread */
+    float *scores, *sums; /* of each thread */
+    int64_t stride_sums;
     const int64_t *row_starts;
     atomic_long *next; /* for each phase, the next piece of work that no thread has taken */
 };
@@ -87,8 +90,19 @@ struct worker {
     struct call *call;
     atomic_long *next; /* of the phase it is in */
     int is_alone;
-    float *normed_ND;
+    float *normed_ND, *sums;
     struct quantised quantised;
+};
+
+/* Where the sums of a tile go: y (=, += or gelu) sums + bias. Or, of a part of the inputs, where those of the inputs
+ * before it are, and where to put the sums away; NULL at the first and last part. */
+struct target {
+    float *y;
+    int64_t stride;
+    const float *bias;
+    int finish;
+    const float *before;
+    float *after;
 };
 
 struct pool *gk_pool_new(int num_threads);
