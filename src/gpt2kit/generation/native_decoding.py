@@ -46,15 +46,20 @@ def decode(
     windows = [_Window(engine, writing, keep=keep, lookup=lookup) for writing in writings]
     logits_NV = _read_prompts(engine, windows)
     while windows:
-        begin = 0
+        waiting, begin = [], 0
         for window in windows:
-            writing, end = window.writing, begin + 1 + len(window.guesses)
-            for logits_V in logits_NV[begin:end]:
-                identifier, logprob = _next_token(logits_V, writing, penalties, cutoffs)
+            waiting.append((window, begin))
+            begin += 1 + len(window.guesses)
+        while waiting:  # those whose next scores are there already
+            rows = [(logits_NV[row], window.writing) for window, row in waiting]
+            chosen = _next_tokens(engine, rows, penalties, cutoffs)
+            going_on = []
+            for (window, row), (identifier, logprob) in zip(waiting, chosen, strict=True):
+                writing = window.writing
                 yield writing, writing.push(identifier, logprob)
-                if writing.finish_reason is not None or not window.take(identifier):
-                    break
-            begin = end
+                if writing.finish_reason is None and window.take(identifier):
+                    going_on.append((window, row + 1))
+            waiting = going_on
         windows = [window for window in windows if window.writing.finish_reason is None]
         if windows:
             room = _GUESSED_TOGETHER // len(windows) - 1
@@ -63,14 +68,27 @@ def decode(
             logits_NV = engine.read([window.cache for window in windows], tokens, num_scored=scored)
 
 
-def _next_token(
-    logits_V: Scores, writing: Writing, penalties: PenaltyRules, cutoffs: CutoffRules | None
-) -> tuple[int, float]:
-    """The next token and its log-probability in the model's own distribution."""
-    scores_V = penalised(logits_V, penalties, prompt=writing.job.prompt_ids, text=writing.ids)
-    key = derive_seed(writing.job.key, len(writing.ids)) if cutoffs else 0
-    identifier = choose(scores_V, cutoffs, key=key)
-    return identifier, float(logits_V[identifier] - log_sum_exp(logits_V))
+def _next_tokens(
+    engine: NativeEngine, rows: Sequence[tuple[Scores, Writing]], penalties: PenaltyRules, cutoffs: CutoffRules | None
+) -> list[tuple[int, float]]:
+    """For the scores behind each text the next token and its log-probability in the model's own distribution."""
+    logits = [logits_V for logits_V, _ in rows]
+    scores = [
+        penalised(logits_V, penalties, prompt=writing.job.prompt_ids, text=writing.ids)
+        if penalties.has_effect(num_tokens=len(writing.ids))
+        else logits_V
+        for logits_V, writing in rows
+    ]
+    if cutoffs is None:
+        return engine.choose(logits, scores, keys=[0] * len(rows), temperature=0)
+    keys = [derive_seed(writing.job.key, len(writing.ids)) for _, writing in rows]
+    if not cutoffs.cuts_off:
+        return engine.choose(logits, scores, keys=keys, temperature=cutoffs.temperature)
+    found = [choose(scores_V, cutoffs, key=key) for scores_V, key in zip(scores, keys, strict=True)]
+    return [
+        (identifier, float(logits_V[identifier] - log_sum_exp(logits_V)))
+        for identifier, logits_V in zip(found, logits, strict=True)
+    ]
 
 
 def _read_prompts(engine: NativeEngine, windows: Sequence["_Window"]) -> Scores:

@@ -22,6 +22,17 @@ class PenaltyRules:
     presence: float = 0.0
     no_repeat_ngram_size: int = 0
 
+    def has_effect(self, *, num_tokens: int) -> bool:
+        """Whether anything is done to the scores of a text that has so many tokens."""
+        return bool(
+            self.forbidden
+            or num_tokens < self.min_new_tokens
+            or self.repetition != 1.0
+            or self.frequency
+            or self.presence
+            or self.no_repeat_ngram_size
+        )
+
 
 @dataclass(frozen=True)
 class CutoffRules:
@@ -32,3 +43,8 @@ class CutoffRules:
     top_p: float = 1.0
     min_p: float = 0.0
     typical_p: float = 1.0
+
+    @property
+    def cuts_off(self) -> bool:
+        """Whether some tokens may not be drawn."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0 or self.typical_p < 1

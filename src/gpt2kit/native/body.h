@@ -20,6 +20,7 @@ typedef int32_t NAME(ints) __attribute__((vector_size(LANES * 4)));
 typedef int8_t NAME(bytes) __attribute__((vector_size(LANES)));
 typedef uint16_t NAME(halves) __attribute__((vector_size(LANES * 2)));
 typedef uint32_t NAME(words) __attribute__((vector_size(LANES * 4)));
+typedef uint64_t NAME(longs) __attribute__((vector_size(LANES * 8)));
 #define floats NAME(floats)
 #define ints NAME(ints)
 
@@ -37,6 +38,12 @@ INLINE float NAME(sum)(floats v) {
     float total = 0;
     for (int lane = 0; lane < LANES; lane++) total += v[lane];
     return total;
+}
+
+INLINE int NAME(none)(ints is_true) {
+    int32_t any = 0;
+    for (int lane = 0; lane < LANES; lane++) any |= is_true[lane];
+    return any == 0;
 }
 
 INLINE floats NAME(clamp)(floats x, float least, float most) {
@@ -442,6 +449,8 @@ void NAME(forward)(void *argument, int thread) {
     if (call->num_scored > 0)
         NAME(linear)(worker, &model->head, call->num_scored, normed, sD, call->logits, call->logits_stride, STORE);
 }
+
+#include "choose.h"
 
 #undef PREPARE
 #undef SHARE

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2kit.errors import ModelError
-from gpt2kit.native.library import PANEL, Layer, Model, Row, Weights, best_isa, load_library, num_threads
+from gpt2kit.native.library import PANEL, Choice, Layer, Model, Row, Weights, best_isa, load_library, num_threads
 from gpt2kit.native.packed import PackedWeights, open_weights
 
 _TOKENS_AT_ONCE = 256  # bounds the activations of long prompts
@@ -93,6 +93,41 @@ class NativeEngine:
             raise MemoryError
         return pool
 
+    def _after_fork(self) -> None:
+        """The threads of a forked process are gone, also one that held the lock."""
+        if self._process != os.getpid():
+            self._process, self._lock, self._pool = os.getpid(), threading.Lock(), self._new_pool()
+
+    def choose(
+        self,
+        logits: Sequence[NDArray[np.float32]],
+        scores: Sequence[NDArray[np.float32]],
+        *,
+        keys: Sequence[int],
+        temperature: float,
+    ) -> list[tuple[int, float]]:
+        """Choose a token of each of several rows, as `array_sampling.choose` does.
+
+        Args:
+            logits: a row's scores as the model gives them.
+            scores: the same after penalties, from which is chosen.
+            keys: of the draws.
+            temperature: of the draws; 0 takes the greatest score.
+
+        Returns:
+            Each token with its log-probability in the model's own distribution.
+        """
+        rows = (Choice * len(scores))()
+        for row, logits_V, scores_V, key in zip(rows, logits, scores, keys, strict=True):
+            assert logits_V.strides == scores_V.strides == (4,)
+            row.logits, row.scores, row.key = logits_V.ctypes.data, scores_V.ctypes.data, key % (1 << 64)
+        self._after_fork()
+        with self._lock:
+            self._library.gk_choose(
+                c_void_p(self._pool), self._isa, rows, len(rows), self.shape.vocab_size, temperature
+            )
+        return [(row.id, row.log_probability) for row in rows]
+
     def read(
         self, caches: Sequence[TextCache], tokens: Sequence[Sequence[int]], *, num_scored: Sequence[int] | None = None
     ) -> NDArray[np.float32]:
@@ -131,8 +166,7 @@ class NativeEngine:
         scored: Sequence[int],
         logits: NDArray[np.float32],
     ) -> None:
-        if self._process != os.getpid():  # the threads of a forked process are gone, also one that held the lock
-            self._process, self._lock, self._pool = os.getpid(), threading.Lock(), self._new_pool()
+        self._after_fork()
         rows = (Row * len(caches))()
         for row, cache, count, num_scored in zip(rows, caches, counts, scored, strict=True):
             assert cache.length + count <= min(cache.capacity, self.shape.n_positions)

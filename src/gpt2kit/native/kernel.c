@@ -41,6 +41,21 @@ static struct worker begin_worker(struct call *call, int thread) {
     return worker;
 }
 
+/* The mixing function of SplitMix64 (Steele, Lea & Flood 2014), of a number or of a vector of them. */
+#define GOLDEN 0x9E3779B97F4A7C15u
+#define mixed(value)                                         \
+    ({                                                       \
+        __typeof__(value) mixed_z = (value);                 \
+        mixed_z = (mixed_z ^ mixed_z >> 30) * 0xBF58476D1CE4E5B9u; \
+        mixed_z = (mixed_z ^ mixed_z >> 27) * 0x94D049BB133111EBu; \
+        mixed_z ^ mixed_z >> 31;                             \
+    })
+
+static float noise(uint64_t key, int64_t id) {
+    double u = ((double)(mixed((uint64_t)(id + 1) * GOLDEN + key) >> 12) + 0.5) * 0x1p-52;
+    return (float)-log(-log(u));
+}
+
 #define NAME(x) x##_portable
 #define TARGET
 #define LANES 4
@@ -244,4 +259,16 @@ int gk_forward(struct pool *pool, const struct model *model, int isa, const stru
     pool_run(pool, forward, &call);
     free(arena.memory);
     return 0;
+}
+
+/* Choose a token of each row. */
+void gk_choose(struct pool *pool, int isa, struct choice *rows, int64_t num_rows, int64_t vocab_size,
+               double temperature) {
+    struct choices choices = {rows, num_rows, vocab_size, (float)temperature, 0};
+    void (*choose)(void *, int) = choose_portable;
+#if defined(__x86_64__)
+    if (isa == AVX2) choose = choose_avx2;
+    if (isa == AVX512) choose = choose_avx512;
+#endif
+    pool_run(pool, choose, &choices);
 }

@@ -105,6 +105,21 @@ struct target {
     float *after;
 };
 
+/* A token to be chosen: from `scores`, which are the model's own, `logits`, after penalties. */
+struct choice {
+    const float *logits, *scores;
+    uint64_t key;           /* of the draw */
+    int64_t id;             /* what was chosen */
+    double log_probability; /* in the model's own distribution */
+};
+
+struct choices {
+    struct choice *rows;
+    int64_t num_rows, vocab_size;
+    float temperature; /* 0: the greatest score */
+    atomic_long next;
+};
+
 struct pool *gk_pool_new(int num_threads);
 void gk_pool_free(struct pool *pool);
 int pool_size(const struct pool *pool);
@@ -118,9 +133,12 @@ static inline int64_t panel_bytes(int64_t format, int64_t in) {
 }
 
 void forward_portable(void *call, int thread);
+void choose_portable(void *choices, int thread);
 #if defined(__x86_64__)
 void forward_avx2(void *call, int thread);
+void choose_avx2(void *choices, int thread);
 void forward_avx512(void *call, int thread);
+void choose_avx512(void *choices, int thread);
 #endif
 
 #endif

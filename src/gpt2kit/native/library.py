@@ -6,7 +6,7 @@ The package's build compiles it where there is a C compiler. Without it everythi
 import ctypes
 import functools
 import os
-from ctypes import POINTER, Structure, c_double, c_int, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_double, c_int, c_int32, c_int64, c_uint64, c_void_p
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Literal
@@ -80,6 +80,18 @@ class Row(Structure):
     )
 
 
+class Choice(Structure):
+    """`struct choice` of kernel.h."""
+
+    _fields_ = (
+        ("logits", c_void_p),
+        ("scores", c_void_p),
+        ("key", c_uint64),
+        ("id", c_int64),
+        ("log_probability", c_double),
+    )
+
+
 def library_path() -> Path | None:
     """The compiled kernel's file; None when the package was installed without one."""
     for suffix in EXTENSION_SUFFIXES:
@@ -118,6 +130,8 @@ def load_library() -> ctypes.CDLL | None:
         c_void_p,
         c_int64,
     )
+    library.gk_choose.restype = None
+    library.gk_choose.argtypes = (c_void_p, c_int, POINTER(Choice), c_int64, c_int64, c_double)
     return library
 
 
