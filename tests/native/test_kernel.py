@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from gpt2kit.generation.array_sampling import choose, log_sum_exp
+from gpt2kit.generation.rules import CutoffRules
 from gpt2kit.model import GPT2
 from gpt2kit.native.engine import NativeEngine, TextCache
 from gpt2kit.native.library import ISAS, best_isa, load_library
@@ -79,13 +81,40 @@ def test_a_long_prompt_is_read_in_parts(folder: Path, monkeypatch: pytest.Monkey
     assert np.array_equal(found, expected)
 
 
-def test_a_copied_cache_goes_on_as_its_source(folder: Path) -> None:
+@pytest.mark.parametrize("length", [5, 16, 21, 32, 37])
+def test_texts_that_share_a_beginning_go_on_as_one_alone(folder: Path, length: int) -> None:
     engine = NativeEngine(folder)
-    ids = random_ids(engine, 21)
-    source, copy = TextCache(engine, 22), TextCache(engine, 40)
+    ids = random_ids(engine, length)
+    source = TextCache(engine, 40)
     engine.read([source], [ids])
-    copy.copy_from(source)
-    assert np.array_equal(engine.read([copy], [[3]]), engine.read([source], [[3]]))
+    branches = [TextCache(engine, 40, source=source) for _ in range(3)]
+    first = engine.read([*branches, source], [[3], [4], [5], [6]])
+    second = engine.read([branches[0], source, branches[2]], [[7, 8], [9], [1]])
+    for row, token in enumerate((3, 4, 5, 6)):
+        assert np.array_equal(first[row], read_whole(engine, [*ids, token])[-1])
+    for row, tokens in enumerate(([3, 7, 8], [6, 9], [5, 1])):
+        assert np.array_equal(second[row], read_whole(engine, [*ids, *tokens])[-1])
+
+
+@pytest.mark.parametrize("isa", PRESENT, ids=ISAS[: len(PRESENT)])
+@pytest.mark.parametrize("temperature", [0.0, 0.01, 0.7, 1.0, 30.0])
+def test_choices_are_those_of_the_sampler_in_numpy(folder: Path, isa: int, temperature: float) -> None:
+    engine = NativeEngine(folder, isa=isa)
+    V = engine.shape.vocab_size
+    generator = np.random.default_rng(int(temperature * 100))
+    scores_NV = generator.normal(size=(300, V)).astype(np.float32)
+    scores_NV *= generator.choice([0.1, 1, 10], size=(300, 1)).astype(np.float32)
+    scores_NV[::3, 5:9] = -np.inf
+    scores_NV[1::5] = scores_NV[1::5].round()  # ties
+    logits_NV = scores_NV + np.float32(0.5)
+    logits_NV[::3, 5:9] = 1.0
+    keys = [int(key) for key in generator.integers(0, 1 << 63, 300)]
+    rules = CutoffRules(temperature) if temperature > 0 else None
+    found = engine.choose(list(logits_NV), list(scores_NV), keys=keys, temperature=temperature)
+    for row, (identifier, log_probability) in enumerate(found):
+        assert identifier == choose(scores_NV[row], rules, key=keys[row])
+        expected = logits_NV[row, identifier] - log_sum_exp(logits_NV[row])
+        assert log_probability == pytest.approx(expected, abs=3e-5)
 
 
 def test_threads_change_no_bit(folder: Path) -> None:

@@ -12,7 +12,7 @@ from gpt2kit.model.places import is_adapter
 from gpt2kit.native.checkpoint import can_read
 from gpt2kit.native.engine import NativeEngine
 from gpt2kit.native.library import Weights, load_library
-from gpt2kit.runtime import Precision
+from gpt2kit.runtime import Precision, release_freed_memory
 from gpt2kit.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -175,6 +175,9 @@ def load(
         >>> generate(model, ["Once upon a time"], GenerateSettings(seed=0))[0].text
     """
     path = find_folder(folder)
+    # Before the weights: reading a tokenizer takes several times the memory that it needs afterwards.
+    tokenizer = Tokenizer.from_folder(_tokenizer_folder(path))
+    release_freed_memory()
     native = None
     if engine == "native" or weights not in ("auto", "fp32"):
         if engine == "torch":
@@ -187,7 +190,7 @@ def load(
             native = None
     return LanguageModel(
         None if native else _open_network(path, device=device, precision=precision),
-        Tokenizer.from_folder(_tokenizer_folder(path)),
+        tokenizer,
         path,
         native=native,
         open_network=lambda: _open_network(path, device=device, precision=precision),

@@ -8,8 +8,8 @@ With `lookup`, tokens that are guessed from the text itself are read along, so t
 """
 
 from collections.abc import Iterator, Sequence
-
-import numpy as np
+from functools import cached_property
+from itertools import accumulate
 
 from gpt2kit.generation.array_sampling import Scores, choose, log_sum_exp, penalised
 from gpt2kit.generation.lookup import Lookup
@@ -44,12 +44,10 @@ def decode(
         Each text with its new characters, for each token; it is finished when its `finish_reason` is set.
     """
     windows = [_Window(engine, writing, keep=keep, lookup=lookup) for writing in writings]
-    logits_NV = _read_prompts(engine, windows)
+    logits_NV, places = _read_prompts(engine, windows)
+    memory = engine.new_scores(max(len(windows), _GUESSED_TOGETHER))
     while windows:
-        waiting, begin = [], 0
-        for window in windows:
-            waiting.append((window, begin))
-            begin += 1 + len(window.guesses)
+        waiting = list(zip(windows, places, strict=True))
         while waiting:  # those whose next scores are there already
             rows = [(logits_NV[row], window.writing) for window, row in waiting]
             chosen = _next_tokens(engine, rows, penalties, cutoffs)
@@ -65,7 +63,8 @@ def decode(
             room = _GUESSED_TOGETHER // len(windows) - 1
             tokens = [window.to_read(most_guesses=room) for window in windows]
             scored = [1 + len(window.guesses) for window in windows]
-            logits_NV = engine.read([window.cache for window in windows], tokens, num_scored=scored)
+            logits_NV = engine.read([window.cache for window in windows], tokens, num_scored=scored, into=memory)
+            places = list(accumulate(scored, initial=0))[:-1]
 
 
 def _next_tokens(
@@ -91,18 +90,16 @@ def _next_tokens(
     ]
 
 
-def _read_prompts(engine: NativeEngine, windows: Sequence["_Window"]) -> Scores:
-    """The scores behind each prompt; equal prompts are read once."""
+def _read_prompts(engine: NativeEngine, windows: Sequence["_Window"]) -> tuple[Scores, list[int]]:
+    """The scores behind the prompts, and each text's place in them; equal prompts are read and kept once."""
     first: dict[tuple[int, ...], _Window] = {}
     for window in windows:
         first.setdefault(window.writing.job.prompt_ids, window)
     logits_NV = engine.read([window.cache for window in first.values()], list(first))
     for window in windows:
-        source = first[window.writing.job.prompt_ids]
-        if window is not source:
-            window.cache.copy_from(source.cache)
+        window.go_on_from(first[window.writing.job.prompt_ids])
     place = {prompt: number for number, prompt in enumerate(first)}
-    return np.take(logits_NV, [place[window.writing.job.prompt_ids] for window in windows], axis=0)
+    return logits_NV, [place[window.writing.job.prompt_ids] for window in windows]
 
 
 class _Window:
@@ -113,7 +110,6 @@ class _Window:
 
     Attributes:
         writing: the text.
-        cache: of the tokens, and of guesses behind them.
         guesses: tokens that were read along, and may turn out to be the next ones.
     """
 
@@ -126,7 +122,18 @@ class _Window:
         self._num_right = 0
         self._next: int | None = None  # chosen and not read
         self.guesses: list[int] = []
-        self.cache = TextCache(engine, min(len(self._tokens) + writing.max_new_tokens, self._n_positions))
+        self._engine = engine
+        self._capacity = min(len(self._tokens) + writing.max_new_tokens, self._n_positions)
+
+    @cached_property
+    def cache(self) -> TextCache:
+        """Of the tokens, and of guesses behind them."""
+        return TextCache(self._engine, self._capacity)
+
+    def go_on_from(self, other: "_Window") -> None:
+        """Share what is in the cache of a text that begins with the same prompt, which has been read there."""
+        if other is not self:
+            self.cache = TextCache(self._engine, self._capacity, source=other.cache)
 
     def take(self, identifier: int) -> bool:
         """Take the token that was chosen; whether it was guessed, so that the scores behind it are known already."""
@@ -149,7 +156,7 @@ class _Window:
         self._tokens.append(self._next)
         if len(self._tokens) > self._n_positions:
             del self._tokens[: -self._num_kept]
-            self.cache.length = 0
+            self.cache = TextCache(self._engine, self._n_positions)  # others may still read the old one
             return self._tokens
         if self._lookup is not None:
             # The last token of a text is not read, nor what would lie behind the context.

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from gpt2kit.model import GPT2
 
 _MEMORY_SHARE = 0.5  # of what is free
-_LARGEST_BATCH_ON_CPU, _LARGEST_BATCH_ON_GPU = 64, 512  # more rows bring no more tokens a second
+# More rows bring no more tokens a second.
+_LARGEST_BATCH_ON_CPU, _LARGEST_BATCH_ON_GPU, _LARGEST_NATIVE_BATCH = 64, 512, 256
 _BYTES_PER_ENTRY = 48  # of the vocabulary: a row's logits, and the copies that penalties, sorting and drawing make
 
 
@@ -150,7 +151,7 @@ def _rows_that_fit(plan: Plan, *, longest: int) -> int:
     if plan.native is not None:
         columns = min(longest + plan.ending.max_new_tokens, config.n_positions)
         row_bytes = 4 * (2 * config.n_layer * config.n_embd * columns + config.vocab_size)
-        return min(max(int(available_main_memory_bytes() * _MEMORY_SHARE / row_bytes), 1), _LARGEST_BATCH_ON_CPU)
+        return min(max(int(available_main_memory_bytes() * _MEMORY_SHARE / row_bytes), 1), _LARGEST_NATIVE_BATCH)
     from gpt2kit.generation.reader import num_columns
 
     model = plan.model.model

@@ -307,41 +307,58 @@ INLINE void NAME(softmax)(float *scores, int64_t valid, int64_t padded) {
     for (int64_t s = 0; s < valid; s += LANES) store(scores + s, load(scores + s) * inverse);
 }
 
+/* The new keys and values of one head of one text into its cache; its queries times the scale of q k. */
+static TARGET void NAME(remember)(const struct row *row, int64_t count, int64_t D, int64_t K, float scale, float *q,
+                                  int64_t stride, float *keys, float *values) {
+    for (int64_t t = 0; t < count; t++, q += stride) {
+        int64_t place = row->past + t - row->shared;
+        float *key = keys + place / PANEL * K * PANEL + place % PANEL;
+        for (int64_t i = 0; i < K; i++) key[i * PANEL] = q[D + i];
+        for (int64_t i = 0; i < K; i += PANEL)
+            memcpy(values + i * row->capacity + place * PANEL, q + 2 * D + i,
+                   (size_t)(K - i < PANEL ? K - i : PANEL) * sizeof(float));
+        for (int64_t i = 0; i < K; i++) q[i] *= scale;
+    }
+}
+
+INLINE void NAME(score)(int64_t few, int64_t panels, const float *q, int64_t stride, const float *keys, int64_t K,
+                        float *scores, int64_t stride_scores) {
+    for (int64_t panel = 0; panel < panels; panel += WIDE) {
+        struct target to = {scores + panel * PANEL, stride_scores, NULL, STORE, NULL, NULL};
+        NAME(few_tokens)(few, panels - panel < WIDE ? 1 : WIDE, q, stride, keys + panel * K * PANEL, K * PANEL, K, &to);
+    }
+}
+
 /* softmax(q kᵀ · scale) v for one head of one text: its new keys and values into the cache, then its queries. */
 static TARGET void NAME(attend)(struct call *call, int64_t layer, int64_t row_index, int64_t head, int thread) {
     const struct model *model = call->model;
     const struct row *row = &call->rows[row_index];
     int64_t D = model->n_embd, K = D / model->n_head, K16 = round_up(K, PANEL), C = row->capacity;
-    float *keys = row->keys + (layer * model->n_head + head) * C * K;
-    float *values = row->values + (layer * model->n_head + head) * C * K16;
-    float *q = call->qkv_N3D + call->row_starts[row_index] * call->stride_3D + head * K;
-    float *out = call->heads_ND + call->row_starts[row_index] * call->stride_D + head * K;
-    float scale = (float)model->layers[layer].scale;
-    for (int64_t t = 0; t < row->count; t++) {
-        float *at = q + t * call->stride_3D;
-        int64_t place = row->past + t;
-        for (int64_t i = 0; i < K; i++) {
-            at[i] *= scale;
-            keys[place / PANEL * K * PANEL + i * PANEL + place % PANEL] = at[D + i];
-            values[i / PANEL * C * PANEL + place * PANEL + i % PANEL] = at[2 * D + i];
-        }
+    int64_t number = layer * model->n_head + head, shared = row->shared, sS = call->stride_scores, sQ = call->stride_3D;
+    float *keys = row->keys + number * C * K, *values = row->values + number * C * K16;
+    const float *shared_keys = NULL, *shared_values = NULL;
+    if (shared > 0) {
+        shared_keys = row->shared_keys + number * row->shared_capacity * K;
+        shared_values = row->shared_values + number * row->shared_capacity * K16;
     }
-    float *scores = call->scores + thread * (TILE * call->stride_scores + TILE * K16);
-    float *merged = scores + TILE * call->stride_scores;
-    for (int64_t t = 0; t < row->count; t += TILE) {
+    float *q = call->qkv_N3D + call->row_starts[row_index] * sQ + head * K;
+    float *out = call->heads_ND + call->row_starts[row_index] * call->stride_D + head * K;
+    NAME(remember)(row, row->count, D, K, (float)model->layers[layer].scale, q, sQ, keys, values);
+    float *scores = call->scores + thread * (TILE * sS + TILE * K16);
+    float *merged = scores + TILE * sS, kept[TILE * WIDE * PANEL];
+    for (int64_t t = 0; t < row->count; t += TILE, q += TILE * sQ) {
         int64_t few = row->count - t < TILE ? row->count - t : TILE;
         int64_t all = row->past + t + few, padded = round_up(all, PANEL); /* positions that the last of them sees */
-        for (int64_t panel = 0; panel < padded / PANEL; panel += WIDE) {
-            struct target to = {scores + panel * PANEL, call->stride_scores, NULL, STORE, NULL, NULL};
-            NAME(few_tokens)(few, padded / PANEL - panel < WIDE ? 1 : WIDE, q + t * call->stride_3D, call->stride_3D,
-                             keys + panel * K * PANEL, K * PANEL, K, &to);
-        }
-        for (int64_t i = 0; i < few; i++)
-            NAME(softmax)(scores + i * call->stride_scores, row->past + t + i + 1, padded);
+        NAME(score)(few, shared / PANEL, q, sQ, shared_keys, K, scores, sS);
+        NAME(score)(few, (padded - shared) / PANEL, q, sQ, keys, K, scores + shared, sS);
+        for (int64_t i = 0; i < few; i++) NAME(softmax)(scores + i * sS, row->past + t + i + 1, padded);
         for (int64_t panel = 0; panel < K16 / PANEL; panel += WIDE) {
-            struct target to = {merged + panel * PANEL, K16, NULL, STORE, NULL, NULL};
-            NAME(few_tokens)(few, K16 / PANEL - panel < WIDE ? 1 : WIDE, scores, call->stride_scores,
-                             values + panel * C * PANEL, C * PANEL, all, &to);
+            int64_t wide = K16 / PANEL - panel < WIDE ? 1 : WIDE, Cs = row->shared_capacity;
+            struct target first = {.after = kept};
+            struct target last = {merged + panel * PANEL, K16, NULL, STORE, shared > 0 ? kept : NULL, NULL};
+            if (shared > 0)
+                NAME(few_tokens)(few, wide, scores, sS, shared_values + panel * Cs * PANEL, Cs * PANEL, shared, &first);
+            NAME(few_tokens)(few, wide, scores + shared, sS, values + panel * C * PANEL, C * PANEL, all - shared, &last);
         }
         for (int64_t i = 0; i < few; i++)
             memcpy(out + (t + i) * call->stride_D, merged + i * K16, (size_t)K * sizeof(float));
@@ -439,7 +456,7 @@ void NAME(forward)(void *argument, int thread) {
         PREPARE(n, N, NAME(layer_norm)(x + n * sD, layer->ln_1_weight, layer->ln_1_bias, D, epsilon, normed + n * sD));
         NAME(linear)(worker, &layer->attention, N, normed, sD, call->qkv_N3D, call->stride_3D, STORE);
         SHARE(item, call->num_rows * model->n_head,
-              NAME(attend)(call, l, item / model->n_head, item % model->n_head, thread));
+              NAME(attend)(call, l, item % call->num_rows, item / call->num_rows, thread));
         NAME(linear)(worker, &layer->projection, N, call->heads_ND, sD, x, sD, ADD);
         PREPARE(n, N, NAME(layer_norm)(x + n * sD, layer->ln_2_weight, layer->ln_2_bias, D, epsilon, normed + n * sD));
         NAME(linear)(worker, &layer->expand, N, normed, sD, call->inner_NF, call->stride_F, GELU);

@@ -25,27 +25,33 @@ class TextCache:
     Args:
         engine: what reads the text.
         capacity: positions to make room for.
+        source: the cache of a text that begins in the same way, to go on from. Whole blocks of its positions are read
+            there, so they have to stay as they are; what it holds behind them is copied.
 
     Attributes:
         length: positions filled.
     """
 
-    def __init__(self, engine: "NativeEngine", capacity: int) -> None:
+    def __init__(self, engine: "NativeEngine", capacity: int, *, source: "TextCache | None" = None) -> None:
+        assert source is None or source.source is None
         shape = engine.shape
         K = shape.n_embd // shape.n_head
-        blocks = -(-capacity // PANEL)
+        self.source = source
+        self.num_shared = 0 if source is None else source.length // PANEL * PANEL
+        self.capacity = -(-capacity // PANEL) * PANEL
+        self.own_capacity = self.capacity - self.num_shared
         heads = (shape.n_layer, shape.n_head)
-        self.capacity = blocks * PANEL
-        self.keys = np.empty((*heads, blocks, K, PANEL), dtype=np.float32)
-        self.values = np.empty((*heads, -(-K // PANEL), self.capacity, PANEL), dtype=np.float32)
+        self.keys = np.empty((*heads, self.own_capacity // PANEL, K, PANEL), dtype=np.float32)
+        self.values = np.empty((*heads, -(-K // PANEL), self.own_capacity, PANEL), dtype=np.float32)
         self.length = 0
+        if source is not None:
+            self._copy_the_rest(source)
 
-    def copy_from(self, other: "TextCache") -> None:
-        """Take over what another text's cache holds, for which there must be room."""
-        blocks = -(-other.length // PANEL)
-        self.keys[:, :, :blocks] = other.keys[:, :, :blocks]
-        self.values[:, :, :, : other.length] = other.values[:, :, :, : other.length]
-        self.length = other.length
+    def _copy_the_rest(self, source: "TextCache") -> None:
+        begin, self.length = self.num_shared, source.length
+        if begin < self.length:
+            self.keys[:, :, 0] = source.keys[:, :, begin // PANEL]
+            self.values[:, :, :, : self.length - begin] = source.values[:, :, :, begin : self.length]
 
 
 class NativeEngine:
@@ -93,6 +99,10 @@ class NativeEngine:
             raise MemoryError
         return pool
 
+    def new_scores(self, count: int) -> NDArray[np.float32]:
+        """Memory for scores behind so many tokens. Fresh memory for every reading costs as much as a few rows do."""
+        return np.empty((count, self._columns), dtype=np.float32)
+
     def _after_fork(self) -> None:
         """The threads of a forked process are gone, also one that held the lock."""
         if self._process != os.getpid():
@@ -129,7 +139,12 @@ class NativeEngine:
         return [(row.id, row.log_probability) for row in rows]
 
     def read(
-        self, caches: Sequence[TextCache], tokens: Sequence[Sequence[int]], *, num_scored: Sequence[int] | None = None
+        self,
+        caches: Sequence[TextCache],
+        tokens: Sequence[Sequence[int]],
+        *,
+        num_scored: Sequence[int] | None = None,
+        into: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """Read some tokens of each of several texts.
 
@@ -137,6 +152,7 @@ class NativeEngine:
             caches: of the texts, with room for the tokens.
             tokens: at least one for each text.
             num_scored: for how many of each text's last tokens the scores behind them are wanted; by default one.
+            into: what `new_scores` gave, for at least as many scores; by default new memory.
 
         Returns:
             logits_NV: of the first text's tokens, then those of the second, and so on.
@@ -145,7 +161,7 @@ class NativeEngine:
             ModelError: the scores are not numbers.
         """
         scored = [1] * len(caches) if num_scored is None else num_scored
-        logits = np.empty((sum(scored), self._columns), dtype=np.float32)
+        logits = self.new_scores(sum(scored)) if into is None else into[: sum(scored)]
         done = 0
         for slices in _slices([len(ids) for ids in tokens]):
             wanted = [max(end - max(len(tokens[row]) - scored[row], begin), 0) for row, begin, end in slices]
@@ -171,7 +187,10 @@ class NativeEngine:
         for row, cache, count, num_scored in zip(rows, caches, counts, scored, strict=True):
             assert cache.length + count <= min(cache.capacity, self.shape.n_positions)
             row.keys, row.values = cache.keys.ctypes.data, cache.values.ctypes.data
-            row.capacity, row.past, row.count, row.scored = cache.capacity, cache.length, count, num_scored
+            row.capacity, row.past, row.count, row.scored = cache.own_capacity, cache.length, count, num_scored
+            if cache.source is not None:
+                row.shared_keys, row.shared_values = cache.source.keys.ctypes.data, cache.source.values.ctypes.data
+                row.shared, row.shared_capacity = cache.num_shared, cache.source.own_capacity
         assert all(0 <= identifier < self.shape.vocab_size for identifier in ids)
         with self._lock:  # the kernel's threads work at one call at a time, and ctypes lets others run meanwhile
             failed = self._library.gk_forward(

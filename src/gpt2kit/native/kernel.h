@@ -50,13 +50,16 @@ struct model {
     const struct layer *layers;
 };
 
-/* A text's cache: keys[layer][head][S / 16][K][16], values[layer][head][K / 16][capacity][16]. */
+/* A text's cache: keys[layer][head][S / 16][K][16], values[layer][head][K / 16][capacity][16]. Its first positions may
+ * be in another text's cache, laid out in the same way; then its own begins behind them. */
 struct row {
     float *keys, *values;
     int64_t capacity; /* a multiple of 16 */
-    int64_t past;     /* positions filled */
+    int64_t past;     /* positions filled, those shared too */
     int64_t count;    /* tokens read by this call */
     int64_t scored;   /* of the last so many of them logits are wanted */
+    const float *shared_keys, *shared_values;
+    int64_t shared, shared_capacity; /* multiples of 16 */
 };
 
 /* Activations as small integers; for each group a scale, and what the weights' offset has added to a product, negated.

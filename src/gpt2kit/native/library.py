@@ -77,6 +77,10 @@ class Row(Structure):
         ("past", c_int64),
         ("count", c_int64),
         ("scored", c_int64),
+        ("shared_keys", c_void_p),
+        ("shared_values", c_void_p),
+        ("shared", c_int64),
+        ("shared_capacity", c_int64),
     )
 
 

@@ -226,11 +226,14 @@ def _read_kept(path: Path, folder: Path, weights: Weights) -> PackedWeights | No
             size = max(part.end for part in parts.values())
             if os.fstat(file.fileno()).st_size != start + size:
                 return None
+            file.seek(start)
+            # Read, not mapped, so that a page that is never needed (most positions) is not held.
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     block = np.frombuffer(memory, dtype=np.uint8, offset=start)
-    if hashlib.sha256(block.data).hexdigest() != header["sha256"]:
+    if digest != header["sha256"]:
         warn(f"{path}: is damaged, and made anew")
         return None
     hashes = {name: str(about["sha256"]) for name, about in header["sources"].items()}

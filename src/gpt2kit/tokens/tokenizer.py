@@ -3,7 +3,7 @@
 import codecs
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -62,6 +62,7 @@ class Tokenizer:
         self._engine = engine
         self.end_of_text_token = end_of_text
         self.end_of_text: int = identifier
+        self._bytes_of_id: dict[int, bytes] = {}  # of those that were needed
         self.vocab_size: int = max(engine.get_vocab().values()) + 1
 
     @classmethod
@@ -109,15 +110,24 @@ class Tokenizer:
         return re.compile("(" + "|".join(re.escape(token) for token in longest_first) + ")")
 
     @cached_property
-    def _bytes_of_id(self) -> dict[int, bytes]:
-        byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
-        table = {
-            identifier: bytes(byte_of[character] for character in token)
-            for token, identifier in self._engine.get_vocab(with_added_tokens=False).items()
-            if all(character in byte_of for character in token)
-        }
+    def _added(self) -> dict[int, bytes]:
         added = self._engine.get_added_tokens_decoder()
-        return table | {identifier: token.content.encode() for identifier, token in added.items()}
+        return {identifier: token.content.encode() for identifier, token in added.items()}
+
+    def _bytes_of(self, identifier: int) -> bytes:
+        """The bytes of a token. They are looked up when they are needed: a table of all takes ten megabytes."""
+        known = self._bytes_of_id.get(identifier)
+        if known is None:
+            if not 0 <= identifier < self.vocab_size:
+                return _REPLACEMENT
+            known = self._bytes_of_id[identifier] = self._added.get(identifier) or self._look_up(identifier)
+        return known
+
+    def _look_up(self, identifier: int) -> bytes:
+        token = self._engine.id_to_token(identifier)
+        if token is None or not all(character in _BYTE_OF for character in token):
+            return _REPLACEMENT
+        return bytes(_BYTE_OF[character] for character in token)
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         """The ids of a text.
@@ -144,12 +154,11 @@ class Tokenizer:
 
         Special tokens are shown as their text.
         """
-        table = self._bytes_of_id
-        return b"".join(table.get(int(identifier), _REPLACEMENT) for identifier in ids).decode(errors="replace")
+        return b"".join(self._bytes_of(int(identifier)) for identifier in ids).decode(errors="replace")
 
     def stream_decoder(self) -> "StreamDecoder":
         """A decoder for ids that come one at a time."""
-        return StreamDecoder(self._bytes_of_id)
+        return StreamDecoder(self._bytes_of)
 
     def save(self, folder: str | Path, *, model_max_length: int | None = None) -> None:
         """Write `tokenizer.json`, `vocab.json`, `merges.txt` and `tokenizer_config.json`.
@@ -190,13 +199,13 @@ class StreamDecoder:
     All that `push` and `flush` return, joined, is what `Tokenizer.decode` makes of all the ids.
     """
 
-    def __init__(self, bytes_of_id: dict[int, bytes]) -> None:
-        self._bytes_of_id = bytes_of_id
+    def __init__(self, bytes_of: Callable[[int], bytes]) -> None:
+        self._bytes_of = bytes_of
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, identifier: int) -> str:
         """The text that is complete with this id; often a word, sometimes nothing."""
-        return self._decoder.decode(self._bytes_of_id.get(int(identifier), _REPLACEMENT))
+        return self._decoder.decode(self._bytes_of(int(identifier)))
 
     def flush(self) -> str:
         """What is left at the end: nothing, or U+FFFD for a character that was never finished."""
@@ -268,3 +277,6 @@ def _byte_characters() -> list[str]:
     printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+
+
+_BYTE_OF = {character: byte for byte, character in enumerate(_byte_characters())}
