@@ -14,7 +14,7 @@ BENCH_VENV := benchmarks/.venv
 BENCH_PYTHON := $(BENCH_VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo nano test test-all check format docs bench-train bench-generate bench-data bench-quality clean
+.PHONY: help setup setup-dev demo nano test test-all check format docs bench-train bench-generate bench-lookup bench-data bench-quality clean
 
 help: ## Show what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench-train: $(BENCH_VENV)/.installed ## Measure fine-tuning beside the peers: a
 
 bench-generate: $(BENCH_VENV)/.installed ## Measure writing beside the peers: an hour.
 	$(BENCH_PYTHON) -m benchmarks.generate $(BENCH)
+
+bench-lookup: setup ## Measure what guessing from the text gains and costs: a minute or two.
+	$(BIN)/python -m benchmarks.lookup $(BENCH)
 
 bench-data: $(BENCH_VENV)/.installed ## Measure preparing text beside the peers: minutes.
 	$(BENCH_PYTHON) -m benchmarks.data $(BENCH)

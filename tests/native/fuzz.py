@@ -42,11 +42,20 @@ def read_at_random(rng: np.random.Generator, engine: NativeEngine) -> None:
         going_on = [cache for cache in caches if cache.length < min(cache.capacity, most)]
         if not going_on:
             return
+        if rng.random() < 0.5:
+            source = next((cache for cache in going_on if cache.source is None), None)
+            if source is not None:  # texts that go on from another one's cache
+                capacity = int(rng.integers(source.length + 1, most + 1))
+                going_on += [TextCache(engine, capacity, source=source) for _ in range(2)]
         counts = [int(rng.integers(1, min(cache.capacity, most) - cache.length + 1)) for cache in going_on]
         tokens = [rng.integers(0, engine.shape.vocab_size, count).tolist() for count in counts]
-        engine.read(going_on, tokens, num_scored=[int(rng.integers(0, count + 1)) for count in counts])
+        scored = [int(rng.integers(0, count + 1)) for count in counts]
+        rows = list(engine.read(going_on, tokens, num_scored=scored))
+        keys = [int(key) for key in rng.integers(0, 1 << 63, len(rows))]
+        engine.choose(rows, rows, keys=keys, temperature=float(rng.choice([0.0, 0.5, 2.0])))
+        sources = {id(cache.source) for cache in going_on}
         for cache in going_on:
-            if rng.random() < 0.2:
+            if cache.source is None and id(cache) not in sources and rng.random() < 0.2:
                 cache.length = int(rng.integers(0, cache.length + 1))  # tokens that are forgotten again
 
 
