@@ -31,8 +31,8 @@ static TARGET float NAME(log_sum)(const float *x, int64_t V) {
 }
 
 /* A token wins over the best so far, b, if s - log(-log u) > b, so if u > e^-r with r = e^(s - b); then 1 - u < r too, as
- * 1 - e^-r < r. That is quick to see for many tokens at a time, and rules out all but some dozens, whose noise is then
- * computed exactly. A thousandth is left for rounding. */
+ * 1 - e^-r < r. That is quick to see for many tokens at a time, and rules out nearly all; the noise of the others is
+ * then computed exactly. A thousandth is left for rounding. */
 static TARGET int64_t NAME(draw)(const float *scores, int64_t V, uint64_t key, float temperature) {
     int64_t best_id, whole = V / LANES * LANES;
     float greatest = NAME(greatest)(scores, V, &best_id);

@@ -115,7 +115,7 @@ class Tokenizer:
         return {identifier: token.content.encode() for identifier, token in added.items()}
 
     def _bytes_of(self, identifier: int) -> bytes:
-        """The bytes of a token. They are looked up when they are needed: a table of all takes ten megabytes."""
+        """The bytes of a token. They are looked up when they are needed: a table of all takes megabytes."""
         known = self._bytes_of_id.get(identifier)
         if known is None:
             if not 0 <= identifier < self.vocab_size:
