@@ -29,12 +29,14 @@ class Options:
         rounds: how often each contestant is measured.
         quick: a trial: as little as shows that everything works; the committed results stay as they are.
         only: contestants whose names hold one of these words; all when empty.
+        without: contestants that are called one of these take no part; the results say so.
         threads: threads each contestant may compute with.
     """
 
     rounds: int
     quick: bool
     only: tuple[str, ...]
+    without: tuple[str, ...]
     threads: int
 
     @property
@@ -44,6 +46,8 @@ class Options:
 
     def chooses(self, contestant: Contestant) -> bool:
         """Whether a contestant takes part."""
+        if contestant.name in self.without:
+            return False
         return not self.only or any(word.lower() in contestant.name.lower() for word in self.only)
 
 
@@ -56,6 +60,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--rounds", type=int, default=None, help="rounds (5; 1 in quick mode)")
     made.add_argument("--quick", action="store_true", help="a trial; its results do not replace the committed ones")
     made.add_argument("--only", action="append", default=[], help="a trial of those whose names hold this (repeatable)")
+    made.add_argument("--without", action="append", default=[], help="leave out the one of this name (repeatable)")
     made.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of a contestant (all cores)")
     made.add_argument("--list", action="store_true", help="show the contestants and stop")
     return made
@@ -64,7 +69,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def options(arguments: argparse.Namespace) -> Options:
     """The common options out of what was given."""
     rounds = arguments.rounds or (1 if arguments.quick else 5)
-    return Options(rounds=rounds, quick=arguments.quick, only=tuple(arguments.only), threads=arguments.threads)
+    return Options(
+        rounds=rounds,
+        quick=arguments.quick,
+        only=tuple(arguments.only),
+        without=tuple(arguments.without),
+        threads=arguments.threads,
+    )
 
 
 def choose(contestants: Sequence[Contestant], arguments: argparse.Namespace) -> list[Contestant]:
@@ -73,6 +84,9 @@ def choose(contestants: Sequence[Contestant], arguments: argparse.Namespace) -> 
     Raises:
         SystemExit: they were only to be shown, or nobody has such a name.
     """
+    unknown = set(arguments.without) - {one.name for one in contestants}
+    if unknown:
+        sys.exit(f"--without {min(unknown)}: nobody is called so; --list shows the names")
     chosen = [one for one in contestants if options(arguments).chooses(one)]
     if arguments.list or not chosen:
         print("\n".join(one.name for one in contestants))

@@ -28,12 +28,14 @@ def circumstances(results: Results) -> str:
         if (found := Record(results["limits"]).all(key))
     ]
     named = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
+    without = results["settings"].get("without")
+    left_out = f" Left out of this run: {', '.join(without)}." if without else ""
     instructions = ", ".join(machine["instructions"]) or "none that matter"
     return (
         f"Measured {results['created'][:10]} at commit {results['commit']} on {where} ({instructions}); "
         f"{results['settings']['threads']} threads; medians of {results['settings']['rounds']} rounds, with the "
         f"smallest and the largest. Limits in the same run: {'; '.join(limits) or 'not measured'}. "
-        f"Versions: {named}."
+        f"Versions: {named}.{left_out}"
     )
 
 
