@@ -11,7 +11,7 @@ import functools
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -19,7 +19,6 @@ import click
 
 import gpt2kit
 from gpt2kit.cli.app import PROGRAM, make_app
-from gpt2kit.cli.options import given_values
 from gpt2kit.cli.stage import StageCommand, load
 from gpt2kit.errors import UsageError
 
@@ -114,21 +113,24 @@ def _commands(words: Sequence[str]) -> Iterator[list[str]]:
 
 def _command_problem(words: Sequence[str], *, whole: bool) -> str | None:
     """What is wrong with a command; None for one that is right or not ours. `whole`: its values count too."""
+    environment = {}
     while words and re.fullmatch(r"[A-Z_0-9]+=.*", words[0]):
+        name, _, value = words[0].partition("=")
+        environment[name] = value
         words = words[1:]
     if not words:
         return None
     if words[0] == "make":
         return next((f"no `make {word}`" for word in words[1:] if _is_target(word) and word not in _targets()), None)
     if words[0] == "python" and len(words) > 1 and words[1] in SCRIPTS:
-        return _arguments_problem([SCRIPTS[words[1]], *words[2:]], whole=whole)
+        return _arguments_problem([SCRIPTS[words[1]], *words[2:]], environment, whole=whole)
     if words[0] in ("python", "torchrun"):
         if "-m" not in words or words[words.index("-m") + 1] != PROGRAM:
             return None
         words = words[words.index("-m") + 1 :]
     if words[0].rpartition("/")[2] != PROGRAM:
         return None
-    return _arguments_problem(words[1:], whole=whole)
+    return _arguments_problem(words[1:], environment, whole=whole)
 
 
 def _is_target(word: str) -> bool:
@@ -140,7 +142,7 @@ def _targets() -> set[str]:
     return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
-def _arguments_problem(words: Sequence[str], *, whole: bool) -> str | None:
+def _arguments_problem(words: Sequence[str], environment: Mapping[str, str], *, whole: bool) -> str | None:
     app = make_app()
     if not words or words[0].startswith("-") or words[0].isupper():
         known = {"--help", "--version", "--debug"}
@@ -162,7 +164,7 @@ def _arguments_problem(words: Sequence[str], *, whole: bool) -> str | None:
             command.parse_args(context, list(words[1:]))
             if isinstance(command, StageCommand):
                 settings = load(command.stage.settings)
-                settings.resolve(given_values(context.params, settings), environ={})
+                settings.resolve(command.given(context.params), environ=environment)
         except click.UsageError as error:
             return f"`{PROGRAM} {' '.join(words)}`: {error.format_message()}"
         except UsageError as error:

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 from gpt2kit.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from gpt2kit.comparison import CompareSettings as CompareSettings
+    from gpt2kit.comparison import ModelComparison as ModelComparison
+    from gpt2kit.comparison import compare as compare
     from gpt2kit.errors import Gpt2kitError as Gpt2kitError
     from gpt2kit.evaluation import EvaluateSettings as EvaluateSettings
     from gpt2kit.evaluation import Evaluation as Evaluation
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
     from gpt2kit.tuning import tune as tune
 
 _HOME = {
+    "CompareSettings": "comparison",
+    "ModelComparison": "comparison",
+    "compare": "comparison",
     "Gpt2kitError": "errors",
     "EvaluateSettings": "evaluation",
     "Evaluation": "evaluation",

@@ -5,7 +5,8 @@ import math
 import pytest
 from scipy import stats
 
-from gpt2kit.tuning.noise import measure_gain, t_point
+from gpt2kit.evaluation.statistics import t_point
+from gpt2kit.tuning.noise import measure_gain
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 5, 10, 11, 15, 30, 99])

@@ -5,7 +5,7 @@ words, whether a value came from a flag, the environment or a file.
 """
 
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -45,9 +45,17 @@ class _OneOf(click.Choice):  # type: ignore[type-arg]  # generic from click 8.2 
         return words.get(str(value).replace("_", "-"), value)
 
 
-def settings_options(settings: type[Settings]) -> list[click.Parameter]:
-    """One option a field, spelled `--field_name`; its help is the field's description and default."""
-    return [_option(name, field) for name, field in settings.model_fields.items()]
+def settings_options(settings: type[Settings], *, aliases: Mapping[str, str]) -> list[click.Parameter]:
+    """One option a field, spelled `--field_name`; its help is the field's description and default.
+
+    Args:
+        settings: the class.
+        aliases: fields by other names that their options have too.
+    """
+    return [
+        _option(name, field, [other for other, aliased in aliases.items() if aliased == name])
+        for name, field in settings.model_fields.items()
+    ]
 
 
 def given_values(params: Mapping[str, Any], settings: type[Settings]) -> dict[str, Any]:
@@ -68,7 +76,7 @@ def is_repeatable(annotation: Any) -> bool:
     return get_origin(bare_type(annotation)) is tuple
 
 
-def _option(name: str, field: FieldInfo) -> click.Option:
+def _option(name: str, field: FieldInfo, aliases: Sequence[str]) -> click.Option:
     kind = bare_type(field.annotation)
     text = (field.description or "").strip()
     default = _default_text(field)
@@ -80,7 +88,8 @@ def _option(name: str, field: FieldInfo) -> click.Option:
     if repeatable:
         kind = get_args(kind)[0]
         text = f"{text} Repeat it for several." if "epeat" not in text else text
-    return click.Option([f"--{name}"], type=_click_type(kind), default=None, multiple=repeatable, help=text)
+    names = [name, f"--{name}", *(f"--{alias}" for alias in aliases)]
+    return click.Option(names, type=_click_type(kind), default=None, multiple=repeatable, help=text)
 
 
 def _click_type(kind: Any) -> _OneOf | _Value:

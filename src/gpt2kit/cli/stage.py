@@ -4,7 +4,8 @@ import importlib
 import json
 import os
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ class Stage:
         argument: the setting that may also be given as the first word after the command, or "".
         examples: command lines for the help page.
         next_step: the command that usually follows, with settings in braces, or "".
+        takes_many: all words after the command belong to `argument`, and not only the first.
+        aliases: settings by other names that their options have too.
     """
 
     name: str
@@ -38,6 +41,8 @@ class Stage:
     argument: str
     examples: tuple[str, ...]
     next_step: str
+    takes_many: bool = False
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 def examples_text(examples: tuple[str, ...]) -> str:
@@ -71,8 +76,11 @@ class StageCommand(click.Command):
 
             settings = load(self.stage.settings)
             if self.stage.argument:
-                metavar = f"[{self.stage.argument.upper()}]"
-                self.params.append(click.Argument(["argument"], required=False, metavar=metavar))
+                many = self.stage.takes_many
+                metavar = f"[{self.stage.argument.upper()}]{'...' * many}"
+                self.params.append(
+                    click.Argument(["argument"], required=False, metavar=metavar, nargs=-1 if many else 1)
+                )
             self.params.append(
                 click.Option(
                     ["--config", "config_file"],
@@ -82,24 +90,37 @@ class StageCommand(click.Command):
                     f"(GPT2KIT_{self.stage.name.upper()}_<SETTING>) and flags win over it.",
                 )
             )
-            self.params += settings_options(settings)
+            self.params += settings_options(settings, aliases=self.stage.aliases)
             if "json" not in settings.model_fields:
                 self.params.append(json_option())
             self.params.append(debug_option())
         return super().get_params(ctx)
 
+    def given(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that were given on the command line, by flags or as words.
+
+        Raises:
+            UsageError: one was given in both ways.
+        """
+        from gpt2kit.cli.options import given_values, is_repeatable
+
+        settings = load(self.stage.settings)
+        flags = given_values(params, settings)
+        word = params.get("argument")
+        if word is None or word == ():
+            return flags
+        name = self.stage.argument
+        if name in flags:
+            raise UsageError(f"{word} and --{name} {flags[name]} say the same thing twice: give one")
+        is_single = is_repeatable(settings.model_fields[name].annotation) and not self.stage.takes_many
+        return flags | {name: (word,) if is_single else word}
+
     def invoke(self, ctx: click.Context) -> int:
         """Resolve the settings, run the stage, and write its result."""
-        from gpt2kit.cli.options import given_values, is_repeatable
         from gpt2kit.console import say
 
         settings = load(self.stage.settings)
-        flags = given_values(ctx.params, settings)
-        if (word := ctx.params.get("argument")) is not None:
-            name = self.stage.argument
-            if name in flags:
-                raise UsageError(f"{word} and --{name} {flags[name]} say the same thing twice: give one")
-            flags[name] = (word,) if is_repeatable(settings.model_fields[name].annotation) else word
+        flags = self.given(ctx.params)
         as_json = bool(ctx.params.get("as_json"))
         if as_json and "stream" in settings.model_fields:
             flags["stream"] = False  # stdout belongs to the JSON

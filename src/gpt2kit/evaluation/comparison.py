@@ -63,8 +63,8 @@ def compare(
     """
     own_U3 = units(own[1], own[0].token_nats, protocol=protocol)[1]
     other_U3 = units(other[1], other[0].token_nats, protocol=protocol)[1]
-    if not same_tokenizer and len(own_U3) != len(other_U3):
-        # Windows of different tokenizers do not pair; documents do.
+    if not same_tokenizer:
+        # Windows of different tokenizers do not pair, even if there are as many; documents do.
         own_U3, other_U3 = _by_document(*own), _by_document(*other)
     saved_U = other_U3[:, 0] - own_U3[:, 0]
     bits = saved_U / math.log(2)

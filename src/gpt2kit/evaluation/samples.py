@@ -16,11 +16,12 @@ _HALF_A_CHARACTER = "\ufffd"
 _TAKEN_OVER = ("temperature", "top_k", "top_p", "seed", "device", "precision")
 
 
-def read_samples(path: Path) -> TextSet:
+def read_samples(path: Path, *, option: str = "--samples") -> TextSet:
     """Read the samples of a run of `gpt2kit generate`.
 
     Args:
         path: its JSONL file: a record of the run on the first line, then a sample a line.
+        option: how the user named the file, for messages.
 
     Raises:
         UsageError: the file is not there.
@@ -29,21 +30,21 @@ def read_samples(path: Path) -> TextSet:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise UsageError(f"--samples {path}: cannot be read: {error.strerror}") from error
+        raise UsageError(f"{option} {path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"--samples {path}: is not a JSONL file of `gpt2kit generate` (not UTF-8)") from error
+        raise DataError(f"{option} {path}: is not a JSONL file of `gpt2kit generate` (not UTF-8)") from error
     samples = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        sample = _parse(line, place=f"--samples {path}:{number}")
+        sample = _parse(line, place=f"{option} {path}:{number}")
         if number == 1 and "text" not in sample:
             continue  # the record of the run
         if not isinstance(sample.get("text"), str) or not isinstance(sample.get("prompt", ""), str):
-            raise DataError(f"--samples {path}:{number}: is not a sample: it should have a text under 'text'")
+            raise DataError(f"{option} {path}:{number}: is not a sample: it should have a text under 'text'")
         samples.append(sample)
     if not samples:
-        raise DataError(f"--samples {path}: holds no sample")
+        raise DataError(f"{option} {path}: holds no sample")
     reasons = [sample.get("finish_reason") for sample in samples]
     return TextSet(
         title=path.name,

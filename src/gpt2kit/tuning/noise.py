@@ -6,11 +6,10 @@ The best of many trials looks better than it is, for the luckiest of equals is t
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 from typing import Any
 
-# The 97.5% points of Student's t distribution for 1 to 10 degrees of freedom.
-_T_POINTS = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
+from gpt2kit.evaluation.statistics import t_point
 
 
 @dataclass(frozen=True)
@@ -88,18 +87,3 @@ def measure_gain(found: float, pairs: Sequence[tuple[int, float, float]]) -> Gai
         fmean(differences) if differences else None,
         half_width,
     )
-
-
-def t_point(degrees: int) -> float:
-    """The 97.5% point of Student's t distribution.
-
-    Beyond 10 degrees of freedom by the expansion of Cornish and Fisher in 1 / degrees (Abramowitz and Stegun 26.7.5),
-    right to 0.0002.
-    """
-    if degrees <= len(_T_POINTS):
-        return _T_POINTS[degrees - 1]
-    z = NormalDist().inv_cdf(0.975)
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / degrees + second / degrees**2 + third / degrees**3

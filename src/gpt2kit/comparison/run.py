@@ -1,0 +1,339 @@
+"""`gpt2kit compare`: several models, one text, one report."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gpt2kit.comparison import report as reports
+from gpt2kit.comparison.measure import Measured, measure_model
+from gpt2kit.comparison.page import html_page
+from gpt2kit.comparison.pairs import Pair, Rank, all_pairs, ranking, ranking_words, smallest_p
+from gpt2kit.comparison.picture import draw
+from gpt2kit.comparison.settings import CompareSettings
+from gpt2kit.console import say, warn
+from gpt2kit.errors import DataError, MissingExtraError, UsageError
+from gpt2kit.evaluation.coherence import SentenceSpace, passages
+from gpt2kit.evaluation.heldout import HeldOut, choose_split, openings, read_held_out, read_text_file, training_texts
+from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Likelihood, Protocol
+from gpt2kit.evaluation.models import ModelRecord, find_model
+from gpt2kit.evaluation.texts import TextReport, TextSet, measure_texts
+from gpt2kit.evaluation.verdict import FEWEST_TEXTS
+from gpt2kit.files import claim_number, explained_disk_errors, to_json, write_atomically
+from gpt2kit.runtime import provenance, uniform
+from gpt2kit.tokens import PreparedData
+
+FORMAT = "gpt2kit comparison"
+FORMAT_VERSION = 1
+HUMAN = "human"
+_STEM = "comparison"
+_SPACE_CHARACTERS = 4_000_000  # of training text; more makes the space of sentences hardly better
+
+
+@dataclass(frozen=True)
+class ModelComparison:
+    """What a comparison found.
+
+    Attributes:
+        likelihood: of the held-out text, by model, in the order they were given.
+        pairs: every two models.
+        ranking: the models, the best first.
+        texts: the figures of their texts and of human ones; None when left out.
+        verdict: what it says, in sentences.
+        warnings: what not to trust.
+        notes: what was left out, and why.
+        values: everything that the report's JSON holds.
+        report: the Markdown report; JSON, HTML and the picture lie beside it under the same name.
+    """
+
+    likelihood: dict[str, Likelihood]
+    pairs: list[Pair]
+    ranking: list[Rank]
+    texts: TextReport | None
+    verdict: list[str]
+    warnings: list[str]
+    notes: list[str]
+    values: dict[str, Any] = field(repr=False)
+    report: Path
+    _text: str = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as JSON values."""
+        return self.values
+
+    def to_text(self) -> str:
+        """The comparison as tables and words."""
+        return self._text
+
+
+def compare(settings: CompareSettings) -> ModelComparison:
+    """Measure several models on the same held-out text, and what they write from the same prompts.
+
+    Args:
+        settings: see `CompareSettings`.
+
+    Returns:
+        What was found; the report is in `settings.output_dir`.
+
+    Raises:
+        UsageError: a model or the data are not there, or a setting does not fit them.
+        ModelError: a model's files are damaged.
+        DataError: the data are damaged.
+        DiskError: the report cannot be written.
+        NetworkError: a model has to be fetched and cannot be.
+
+    Example:
+        >>> found = compare(CompareSettings(models=("nano", "models/mine"), data_dir="data/processed"))
+        >>> print(found.to_text())
+    """
+    run = _Run(settings)
+    with explained_disk_errors(settings.output_dir):
+        stem = claim_number(settings.output_dir, _STEM, ".md").with_suffix("")
+    try:
+        return run.measure_and_report(stem)
+    except BaseException:
+        # An empty report would look like a result.
+        if not stem.with_suffix(".json").exists():
+            stem.with_suffix(".md").unlink(missing_ok=True)
+        raise
+
+
+def titled(names: Sequence[str]) -> list[str]:
+    """What to call models: the last part of a path where that tells them apart, numbered where a name comes again."""
+    short = [Path(name).name or name for name in names]
+    different = {part: len({name for name, other in zip(names, short, strict=True) if other == part}) for part in short}
+    titles = [part if different[part] == 1 and part != HUMAN else name for name, part in zip(names, short, strict=True)]
+    seen: Counter[str] = Counter()
+    numbered = []
+    for title in titles:
+        seen[title] += 1
+        numbered.append(title if seen[title] == 1 and title != HUMAN else f"{title} ({seen[title]})")
+    return numbered
+
+
+class _Run:
+    """One comparison: what it is made of, then what it finds."""
+
+    def __init__(self, settings: CompareSettings) -> None:
+        self.settings = settings
+        self.started = time.monotonic()
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        titles = titled(settings.models)
+        self.records = [
+            replace(find_model(name, role="model"), name=title)
+            for name, title in zip(settings.models, titles, strict=True)
+        ]
+        self.data = self._open_data()
+        self.held_out = self._read_held_out()
+        self.protocol = self._protocol()
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        say(text)
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        warn(text)
+
+    def _open_data(self) -> PreparedData | None:
+        if self.settings.text is not None and not self.settings.data_dir.exists():
+            self._note(
+                f"--data_dir {self.settings.data_dir} is not there: copies of the training text are not looked for"
+            )
+            return None
+        return PreparedData.open(self.settings.data_dir)
+
+    def _read_held_out(self) -> HeldOut:
+        if self.settings.text is not None:
+            return read_text_file(self.settings.text)
+        assert self.data is not None  # only a given text does without
+        split = choose_split(self.data, self.settings.split)
+        held_out = read_held_out(self.data, split, max_tokens=self.settings.max_tokens, seed=self.settings.seed)
+        drawn = len(held_out.documents)
+        if drawn < held_out.num_documents_in_all:
+            self._note(
+                f"measured on {drawn:,} of {held_out.num_documents_in_all:,} held-out documents, drawn by the seed "
+                f"(--max_tokens {self.settings.max_tokens:,})"
+            )
+        for record in self.records:
+            self._look_at_training(record, split)
+        return held_out
+
+    def _look_at_training(self, record: ModelRecord, split: str) -> None:
+        """A model that may have seen the held-out text is not to be trusted to be better."""
+        assert self.data is not None
+        if record.trained_on is None:
+            return
+        if record.trained_on != self.data.manifest["fingerprint"]:
+            self._warn(
+                f"{record.name} was trained on other data than {self.data.folder} holds now: it may have seen this "
+                "held-out text"
+            )
+        elif split == "validation":
+            self._note(
+                f"the validation split also chose {record.name}'s best weights, which flatters it a little; a test "
+                "split (prepare with --test_fraction) does not"
+            )
+
+    def _protocol(self) -> Protocol:
+        smallest = min(self.records, key=lambda record: record.context)
+        context = self.settings.context or smallest.context
+        if context > smallest.context:
+            raise UsageError(f"--context {context}: {smallest.name} can look back on {smallest.context} tokens at most")
+        stride = self.settings.stride or context
+        if stride > context:
+            raise UsageError(f"--stride {stride} is greater than the context of {context} tokens")
+        return Protocol(context, stride)
+
+    def measure_and_report(self, stem: Path) -> ModelComparison:
+        """Measure every model, compare, and write it under a number."""
+        settings = self.settings
+        found = openings(
+            self.held_out,
+            number=settings.num_samples,
+            prompt_words=settings.prompt_words,
+            continuation_words=settings.sample_tokens,
+        )
+        if len(found) < settings.num_samples:
+            self._note(f"the held-out text has room for {len(found)} prompts; {settings.num_samples} were asked for")
+        measured = [
+            measure_model(record, self.held_out, found, protocol=self.protocol, settings=settings)
+            for record in self.records
+        ]
+        readings = [each.reading for each in measured]
+        pairs = all_pairs(readings, protocol=self.protocol, seed=settings.seed)
+        if len({reading.tokenizer for reading in readings}) > 1:
+            self._note("the models have different tokenizers: perplexity compares only among those of the same letter")
+        sets = {each.record.name: each.texts for each in measured if each.texts is not None}
+        if sets and measured[0].human is not None:
+            sets[HUMAN] = measured[0].human
+        texts = self._measure_texts(sets)
+        self._warn_of_size(readings[0].likelihood, pairs, texts)
+        return self._report(stem, measured, pairs, texts, sets)
+
+    def _measure_texts(self, sets: dict[str, TextSet]) -> TextReport | None:
+        if not sets:
+            return None
+        data = self.data
+        return measure_texts(
+            sets,
+            training=None if data is None else lambda: training_texts(data),
+            space=None if data is None else self._sentence_space(data),
+            copy_words=self.settings.copy_words,
+            seed=self.settings.seed,
+        )
+
+    def _sentence_space(self, data: PreparedData) -> SentenceSpace | None:
+        size = int(data.manifest["splits"]["train"].get("num_bytes") or 1)
+        share = 2 * _SPACE_CHARACTERS / size
+        chosen = (
+            each.text
+            for number, each in enumerate(training_texts(data))
+            if share >= 1 or uniform(self.settings.seed, "space", number) < share
+        )
+        try:
+            return SentenceSpace(passages(chosen, max_characters=_SPACE_CHARACTERS), seed=self.settings.seed)
+        except (MissingExtraError, DataError) as error:
+            self._note(f"coherence is left out: {error}")
+            return None
+
+    def _warn_of_size(self, likelihood: Likelihood, pairs: Sequence[Pair], texts: TextReport | None) -> None:
+        num_units = pairs[0].difference.num_units
+        if likelihood.num_documents < FEWEST_UNITS:
+            self._warn(
+                f"held-out documents: only {likelihood.num_documents}. Differences are taken over {num_units} "
+                f"{likelihood.unit}s, which say nothing about other documents"
+            )
+        if smallest_p(num_units, len(pairs)) > 0.05:
+            self._warn(
+                f"with {num_units} {likelihood.unit}s and {len(pairs)} pairs of models no difference can come out "
+                "clear; measure on more text, or compare fewer models"
+            )
+        if texts is not None and texts.compared_texts < FEWEST_TEXTS:
+            self._warn(
+                f"figures on n-grams are made of only {texts.compared_texts} texts of each model and are rough; raise "
+                "--num_samples"
+            )
+
+    def _report(
+        self,
+        stem: Path,
+        measured: Sequence[Measured],
+        pairs: list[Pair],
+        texts: TextReport | None,
+        sets: dict[str, TextSet],
+    ) -> ModelComparison:
+        readings = [each.reading for each in measured]
+        ranks = ranking(readings, pairs)
+        verdict = ranking_words(ranks)
+        has_picture = self._draw(stem, measured, pairs, texts)
+        values = self._values(measured, pairs, ranks, texts, sets) | {"verdict": verdict}
+        tables = reports.Tables(measured, pairs, texts, copy_words=self.settings.copy_words)
+        write_atomically(stem.with_suffix(".json"), to_json(values))
+        write_atomically(stem.with_suffix(".html"), html_page(values, tables, sets))
+        write_atomically(stem.with_suffix(".md"), reports.markdown_text(values, tables, sets, stem, has_picture))
+        return ModelComparison(
+            likelihood={reading.title: reading.likelihood for reading in readings},
+            pairs=pairs,
+            ranking=ranks,
+            texts=texts,
+            verdict=verdict,
+            warnings=self.warnings,
+            notes=self.notes,
+            values=values,
+            report=stem.with_suffix(".md"),
+            _text=reports.terminal_text(values, tables, stem, has_picture),
+        )
+
+    def _draw(self, stem: Path, measured: Sequence[Measured], pairs: Sequence[Pair], texts: TextReport | None) -> bool:
+        if not self.settings.picture:
+            return False
+        path = stem.with_suffix(".png")
+        try:
+            with explained_disk_errors(path):
+                draw(path, [each.reading for each in measured], pairs, texts, copy_words=self.settings.copy_words)
+        except MissingExtraError as error:
+            self._note(f"no picture: {error}")
+            return False
+        return True
+
+    def _values(
+        self,
+        measured: Sequence[Measured],
+        pairs: Sequence[Pair],
+        ranks: Sequence[Rank],
+        texts: TextReport | None,
+        sets: dict[str, TextSet],
+    ) -> dict[str, Any]:
+        held_out, data, protocol = self.held_out, self.data, self.protocol
+        return {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "models": [
+                each.record.to_dict() | {"tokenizer": each.reading.tokenizer, "cost": each.cost.to_dict()}
+                for each in measured
+            ],
+            "data": {
+                "origin": held_out.origin,
+                "fingerprint": None if data is None else data.manifest["fingerprint"],
+                "num_documents": len(held_out.documents),
+                "num_documents_in_all": held_out.num_documents_in_all,
+            },
+            "protocol": {"context": protocol.context, "stride": protocol.stride, "text": protocol.to_text()},
+            "likelihood": {each.reading.title: each.reading.likelihood.to_dict() for each in measured},
+            "pairs": [pair.to_dict() for pair in pairs],
+            "ranking": [vars(rank) for rank in ranks],
+            "texts": None if texts is None else texts.to_dict(),
+            "samples": {
+                name: {"prompts": each.prompts, "texts": each.texts, "sources": each.sources}
+                for name, each in sets.items()
+            },
+            "warnings": self.warnings,
+            "notes": self.notes,
+            "settings": self.settings.to_dict(),
+            "provenance": provenance(),
+            "seconds": round(time.monotonic() - self.started, 3),
+        }
