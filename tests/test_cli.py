@@ -28,6 +28,8 @@ COMMANDS = [
     "generate",
     "chat",
     "evaluate",
+    "compare",
+    "review",
     "tune",
     "tokenizer",
     "canaries",

@@ -19,6 +19,7 @@ IMPORTS = {
     "filelock": "filelock",
     "ftfy": "ftfy",
     "huggingface-hub": "huggingface_hub.hf_api",
+    "jinja2": "jinja2",
     "numpy": "numpy",
     "psutil": "psutil",
     "pydantic": "pydantic.main",
@@ -33,6 +34,8 @@ IMPORTS = {
     "matplotlib": "matplotlib.figure",
     "scikit-learn": "sklearn.decomposition",
     "optuna": "optuna",
+    "starlette": "starlette.applications",
+    "uvicorn": "uvicorn",
 }
 _TRIALS = 5
 

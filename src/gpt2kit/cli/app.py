@@ -81,6 +81,39 @@ STAGES = (
         next_step="",
     ),
     Stage(
+        name="compare",
+        summary="Compare several models on the same text.",
+        about="Compare two models or more on the same held-out text and from the same prompts: differences with "
+        "intervals and tests, a ranking that says what is clear and what is not, texts side by side, size and speed.",
+        settings="gpt2kit.comparison.settings:CompareSettings",
+        entry="gpt2kit.comparison:compare",
+        argument="models",
+        examples=(
+            "gpt2kit compare nano models/gpt2_fine_tuned --data data/processed",
+            "gpt2kit compare gpt2 distilgpt2 models/mine models/my_adapter --text book.txt --json",
+        ),
+        next_step="",
+        takes_many=True,
+        aliases={"data": "data_dir"},
+    ),
+    Stage(
+        name="review",
+        summary="Ask people which of two hidden texts is better.",
+        about="Serve a page on which people choose the better of two texts without knowing whose they are, from a "
+        "report of compare or files of generate. Judgements are kept in SQLite; --results shows what they say: "
+        "strengths (Bradley-Terry), win rates and intervals.",
+        settings="gpt2kit.review.settings:ReviewSettings",
+        entry="gpt2kit.review:review",
+        argument="inputs",
+        examples=(
+            "gpt2kit review results/comparisons/comparison-001.json",
+            "gpt2kit review results/generated_texts/generated_0001.jsonl results/generated_texts/generated_0002.jsonl",
+            "gpt2kit review --results",
+        ),
+        next_step="",
+        takes_many=True,
+    ),
+    Stage(
         name="tune",
         summary="Search for settings of train or generate under a budget.",
         about="Search for settings under a budget of minutes or trials: of a training by its validation loss, or of "
