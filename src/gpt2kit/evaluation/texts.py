@@ -4,9 +4,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gpt2kit.evaluation.coherence import SentenceSpace, coherence, shuffled
-from gpt2kit.evaluation.diversity import distinct, repetition, self_bleu, words_in_loops
+from gpt2kit.evaluation.coherence import SentenceSpace, coherence, prompt_similarity, shuffled, topic_figures
+from gpt2kit.evaluation.diversity import repetition, words_in_loops
+from gpt2kit.evaluation.lexical import mattr, mtld_factors, plain_words
 from gpt2kit.evaluation.memorisation import Copies, Match, TrainingText, batches_of_texts, find_copies
+from gpt2kit.evaluation.readability import finished_sentences, looks_english, read
+from gpt2kit.evaluation.set_figures import (
+    distinct_figure,
+    readability_figures,
+    said_once_figure,
+    self_bleu_figure,
+    zipf_figures,
+)
 from gpt2kit.evaluation.statistics import Figure, mean_figure, ratio_figure, share_figure
 from gpt2kit.evaluation.words import split_sentences, split_words
 
@@ -72,6 +81,10 @@ def metrics(copy_words: int) -> list[Metric]:
     """The figures of a set of texts, in the order of the report."""
     return [
         Metric("words_per_text", "words a text", digits=0),
+        Metric("words_per_sentence", "words a sentence", digits=1),
+        Metric("letters_per_word", "letters a word", digits=2),
+        Metric("reading_ease", "reading ease (Flesch)", digits=1),
+        Metric("grade_level", "school grade (Flesch-Kincaid)", digits=1),
         Metric("ended", "texts that ended by themselves", is_share=True),
         Metric("distinct_1", "distinct-1"),
         Metric("distinct_2", "distinct-2"),
@@ -80,9 +93,17 @@ def metrics(copy_words: int) -> list[Metric]:
         Metric("rep_2", "rep-2 (pairs said before)", is_share=True),
         Metric("rep_3", "rep-3", is_share=True),
         Metric("rep_4", "rep-4", is_share=True),
+        Metric("zipf", "Zipf's exponent"),
+        Metric("zipf_slope", "Zipf's exponent, line through logs"),
+        Metric("said_once", "words said only once", is_share=True),
+        Metric("mtld", "MTLD (words until variety is used up)", digits=1),
+        Metric("mattr", "MATTR (different of 50 words)"),
         Metric("looping_texts", "texts with a loop", is_share=True),
         Metric("words_in_loops", "words in loops", is_share=True),
         Metric("coherence", "coherence of neighbouring sentences"),
+        Metric("prompt_similarity", "similarity of prompt and text"),
+        Metric("first_to_last", "similarity of beginning and end"),
+        Metric("topic_drift", "topic drift (similarity lost on the way)"),
         Metric("copied", f"words copied in runs of {copy_words} or more", is_share=True),
         Metric("copied_13", "words copied in runs of 13 or more", is_share=True),
         Metric("unseen_words", "words that the training text does not have", is_share=True),
