@@ -137,7 +137,9 @@ def shuffled(texts: Sequence[Sequence[str]], *, seed: int) -> list[list[str]]:
     return [[sentences[next(dealt)] for _ in text] for text in texts]
 
 
-def prompt_similarity(prompts: Sequence[str], texts: Sequence[str], space: SentenceSpace, *, seed: int) -> Figure | None:
+def prompt_similarity(
+    prompts: Sequence[str], texts: Sequence[str], space: SentenceSpace, *, seed: int
+) -> Figure | None:
     """The mean cosine of a prompt and the whole of what follows it.
 
     Args:

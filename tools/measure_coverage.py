@@ -1,0 +1,69 @@
+"""How often the 95% intervals of the figures on texts hold the true value.
+
+    python tools/measure_coverage.py shared.txt --repeats 1000 --num_texts 32 --words 150
+
+The texts are stretches of a UTF-8 file, drawn at random from all that it has: each repeat is a sample of texts of that
+author or collection, measured as `gpt2kit evaluate` measures a model's. The true value of a figure is its mean over all
+repeats, for most figures depend on the number of texts: what they are for so many texts.
+"""
+
+import argparse
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gpt2kit.evaluation.coherence import SentenceSpace, passages
+from gpt2kit.evaluation.statistics import Figure
+from gpt2kit.evaluation.texts import TextSet, measure_texts
+
+
+def main() -> None:
+    """Print a table of coverage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("text", type=Path, nargs="+")
+    parser.add_argument("--repeats", type=int, default=1000)
+    parser.add_argument("--num_texts", type=int, default=32)
+    parser.add_argument("--words", type=int, default=150)
+    parser.add_argument("--no_space", action="store_true", help="leave out coherence")
+    asked = parser.parse_args()
+    whole = "\n\n".join(path.read_text(encoding="utf-8") for path in asked.text)
+    space = None if asked.no_space else SentenceSpace(passages([whole], max_characters=10**6), seed=0)
+    found = [
+        measure(draw_texts(whole.split(" "), asked.num_texts, asked.words, seed=repeat), space, seed=repeat)
+        for repeat in range(asked.repeats)
+    ]
+    print(f"{'figure':<20} {'mean':>9} {'deviation':>9} {'intervals':>9} {'cover':>6}")
+    for name in found[0]:
+        print(coverage_line(name, [figures[name] for figures in found if name in figures]))
+
+
+def draw_texts(words: Sequence[str], num_texts: int, length: int, *, seed: int) -> TextSet:
+    """Stretches from anywhere, of half to one and a half times the length, each behind a prompt of 24 words."""
+    draw = random.Random(seed)
+    texts, prompts = [], []
+    for _ in range(num_texts):
+        size = draw.randint(length // 2, length + length // 2)
+        start = draw.randrange(len(words) - size - 24)
+        prompts.append(" ".join(words[start : start + 24]))
+        texts.append(" ".join(words[start + 24 : start + 24 + size]))
+    return TextSet("human", texts, prompts)
+
+
+def measure(texts: TextSet, space: SentenceSpace | None, *, seed: int) -> dict[str, Figure]:
+    """All figures of a set of texts that are made from it alone."""
+    return measure_texts({"human": texts}, training=None, space=space, copy_words=8, seed=seed).sets["human"].figures
+
+
+def coverage_line(name: str, figures: Sequence[Figure]) -> str:
+    """A row of the table: mean and deviation of the figure, how many have an interval, and how many of these cover."""
+    values = np.array([figure.value for figure in figures])
+    intervals = [figure.interval for figure in figures if figure.interval is not None]
+    truth = values.mean()
+    covered = np.mean([low <= truth <= high for low, high in intervals]) if intervals else np.nan
+    return f"{name:<20} {truth:9.4f} {values.std():9.4f} {len(intervals):9d} {100 * covered:5.1f}%"
+
+
+if __name__ == "__main__":
+    main()
