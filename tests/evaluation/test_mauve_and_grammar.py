@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gpt2kit import load
-from gpt2kit.errors import MissingExtraError
+from gpt2kit import EvaluateSettings, evaluate, load
+from gpt2kit.errors import MissingExtraError, UsageError
 from gpt2kit.evaluation.grammar import GrammarChecker, grammar_figure
 from gpt2kit.evaluation.mauve import hidden_states, mauve_figures, mauve_score
 from gpt2kit.evaluation.texts import TextSet, measure_texts
@@ -137,3 +137,34 @@ def test_grammar_errors_are_per_thousand_words(checker):
     texts = ["They was happy. He go into the wood."] * 2 + ["They were happy. He goes into the wood."] * 3
     assert grammar_figure(texts, [8] * 5, checker, seed=0).value == pytest.approx(1000 * 4 / 40)
     assert grammar_figure([], [], checker, seed=0) is None
+
+
+def small(prepared, folder, tmp_path, **values) -> EvaluateSettings:
+    values = {"num_samples": 24, "sample_tokens": 12, "prompt_words": 4, "device": "cpu", "picture": False} | values
+    return EvaluateSettings(
+        model_dir=str(folder), data_dir=prepared.folder, output_dir=tmp_path / "metrics", compare_with="none", **values
+    )
+
+
+def test_asked_for_both_stand_in_the_report_with_a_warning_on_few_texts(
+    mauve, checker, prepared, model_folder, tmp_path
+):
+    folder = model_folder()
+    found = evaluate(small(prepared, folder, tmp_path, mauve=True, mauve_model=str(folder), grammar=True))
+    of_model, of_human = (found.texts.sets[name].figures for name in ("model", "human"))
+    assert 0 < of_model["mauve"].value <= 1
+    assert "mauve_halves" in of_human
+    assert "grammar_errors" in of_human
+    assert any("MAUVE of 24 texts is rough (better: 500" in line for line in found.warnings)
+    assert "MAUVE against human text" in found.to_text()
+    assert found.to_dict()["texts"]["sets"]["model"]["figures"]["mauve"]["interval"] is not None
+
+
+def test_what_is_missing_is_said_before_anything_is_measured(mauve, prepared, model_folder, tmp_path, monkeypatch):
+    folder = model_folder()
+    with pytest.raises(UsageError, match="no_such_reader"):
+        evaluate(small(prepared, folder, tmp_path, mauve=True, mauve_model=str(tmp_path / "no_such_reader")))
+    monkeypatch.setitem(__import__("sys").modules, "mauve", None)
+    with pytest.raises(MissingExtraError, match=r"gpt2kit\[mauve\]"):
+        evaluate(small(prepared, folder, tmp_path, mauve=True))
+    assert not (tmp_path / "metrics").exists()
