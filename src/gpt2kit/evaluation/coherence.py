@@ -115,13 +115,18 @@ def coherence(texts: Sequence[Sequence[str]], space: SentenceSpace, *, seed: int
     Returns:
         The figures, or None when no text has two neighbouring sentences that can be compared.
     """
-    means, num_pairs = [], 0
-    for sentences in texts:
-        if len(sentences) < 2:
-            continue
-        points = space.embed(sentences)
-        known = np.abs(points).sum(axis=1) > 0
-        cosines = (points[1:] * points[:-1]).sum(axis=1)[known[1:] & known[:-1]]
+    pairs = [of_text for of_text in texts if len(of_text) > 1]
+    if not pairs:
+        return None
+    # All at once: a call for each text would take longer than what it computes.
+    points = space.embed([sentence for of_text in pairs for sentence in of_text])
+    known = np.abs(points).sum(axis=1) > 0
+    means, num_pairs, start = [], 0, 0
+    for sentences in pairs:
+        here = slice(start, start + len(sentences))
+        start += len(sentences)
+        inside, has = points[here], known[here]
+        cosines = (inside[1:] * inside[:-1]).sum(axis=1)[has[1:] & has[:-1]]
         if len(cosines):
             means.append(float(cosines.mean()))
             num_pairs += len(cosines)
