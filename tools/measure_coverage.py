@@ -9,6 +9,7 @@ repeats, for most figures depend on the number of texts: what they are for so ma
 
 import argparse
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import numpy as np
 from gpt2kit.evaluation.coherence import SentenceSpace, passages
 from gpt2kit.evaluation.statistics import Figure
 from gpt2kit.evaluation.texts import TextSet, measure_texts
+
+_PROGRESS_REPEATS = 200
 
 
 def main() -> None:
@@ -30,13 +33,19 @@ def main() -> None:
     asked = parser.parse_args()
     whole = "\n\n".join(path.read_text(encoding="utf-8") for path in asked.text)
     space = None if asked.no_space else SentenceSpace(passages([whole], max_characters=10**6), seed=0)
-    found = [
-        measure(draw_texts(whole.split(" "), asked.num_texts, asked.words, seed=repeat), space, seed=repeat)
-        for repeat in range(asked.repeats)
-    ]
-    print(f"{'figure':<20} {'mean':>9} {'deviation':>9} {'intervals':>9} {'cover':>6}")
-    for name in found[0]:
-        print(coverage_line(name, [figures[name] for figures in found if name in figures]))
+    words, found = whole.split(" "), list[dict[str, Figure]]()
+    for repeat in range(asked.repeats):
+        found.append(measure(draw_texts(words, asked.num_texts, asked.words, seed=repeat), space, seed=repeat))
+        if len(found) % _PROGRESS_REPEATS == 0 and len(found) < asked.repeats:
+            print(f"after {len(found)} repeats:\n{table(found)}", file=sys.stderr)
+    print(table(found))
+
+
+def table(found: Sequence[dict[str, Figure]]) -> str:
+    """A row for each figure."""
+    rows = [f"{'figure':<20} {'mean':>9} {'deviation':>9} {'intervals':>9} {'cover':>6}"]
+    rows += [coverage_line(name, [figures[name] for figures in found if name in figures]) for name in found[0]]
+    return "\n".join(rows)
 
 
 def draw_texts(words: Sequence[str], num_texts: int, length: int, *, seed: int) -> TextSet:
