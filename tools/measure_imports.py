@@ -32,6 +32,8 @@ IMPORTS = {
     "tensorboard": "torch.utils.tensorboard",
     "matplotlib": "matplotlib.figure",
     "scikit-learn": "sklearn.decomposition",
+    "mauve-text": "mauve",
+    "harper-py": "harper",
     "optuna": "optuna",
 }
 _TRIALS = 5
