@@ -20,6 +20,7 @@ from gpt2kit.evaluation.statistics import Figure
 from gpt2kit.evaluation.texts import TextSet, measure_texts
 
 _PROGRESS_REPEATS = 200
+_PROMPT_WORDS = 24
 
 
 def main() -> None:
@@ -34,6 +35,8 @@ def main() -> None:
     whole = "\n\n".join(path.read_text(encoding="utf-8") for path in asked.text)
     space = None if asked.no_space else SentenceSpace(passages([whole], max_characters=10**6), seed=0)
     words, found = whole.split(" "), list[dict[str, Figure]]()
+    if len(words) < asked.num_texts * _cell(asked.words):
+        parser.error(f"{len(words):,} words are too few for {asked.num_texts} texts that do not overlap")
     for repeat in range(asked.repeats):
         found.append(measure(draw_texts(words, asked.num_texts, asked.words, seed=repeat), space, seed=repeat))
         if len(found) % _PROGRESS_REPEATS == 0 and len(found) < asked.repeats:
@@ -49,15 +52,22 @@ def table(found: Sequence[dict[str, Figure]]) -> str:
 
 
 def draw_texts(words: Sequence[str], num_texts: int, length: int, *, seed: int) -> TextSet:
-    """Stretches from anywhere, of half to one and a half times the length, each behind a prompt of 24 words."""
+    """Stretches of half to one and a half times the length, each behind a prompt of 24 words; none overlap.
+
+    Each lies in a cell of its own: two that share a passage word for word would be no texts of two places.
+    """
     draw = random.Random(seed)
+    longest, cell = length + length // 2, _cell(length)
     texts, prompts = [], []
-    for _ in range(num_texts):
-        size = draw.randint(length // 2, length + length // 2)
-        start = draw.randrange(len(words) - size - 24)
-        prompts.append(" ".join(words[start : start + 24]))
-        texts.append(" ".join(words[start + 24 : start + 24 + size]))
+    for start in draw.sample(range(0, len(words) - cell + 1, cell), num_texts):
+        middle = start + _PROMPT_WORDS
+        prompts.append(" ".join(words[start:middle]))
+        texts.append(" ".join(words[middle : middle + draw.randint(length // 2, longest)]))
     return TextSet("human", texts, prompts)
+
+
+def _cell(length: int) -> int:
+    return length + length // 2 + _PROMPT_WORDS
 
 
 def measure(texts: TextSet, space: SentenceSpace | None, *, seed: int) -> dict[str, Figure]:
