@@ -33,6 +33,8 @@ IMPORTS = {
     "tensorboard": "torch.utils.tensorboard",
     "matplotlib": "matplotlib.figure",
     "scikit-learn": "sklearn.decomposition",
+    "mauve-text": "mauve",
+    "harper-py": "harper",
     "optuna": "optuna",
     "starlette": "starlette.applications",
     "uvicorn": "uvicorn",

@@ -41,6 +41,8 @@ EXTRAS = {
     "tensorboard": (("tensorboard",), "watching a training in TensorBoard"),
     "plots": (("matplotlib",), "pictures"),
     "metrics": (("sklearn",), "coherence of generated texts"),
+    "mauve": (("mauve",), "MAUVE, generated beside human texts"),
+    "grammar": (("harper",), "grammar errors in English texts"),
     "tune": (("optuna",), "searching for settings"),
     "review": (("starlette", "uvicorn"), "the page of a blind review"),
     "notebooks": (("ipykernel", "nbclient", "nbformat"), "the notebooks"),

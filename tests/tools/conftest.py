@@ -26,3 +26,8 @@ def check_docs() -> ModuleType:
 @pytest.fixture(scope="session")
 def cli_reference() -> ModuleType:
     return load_tool("make_cli_reference")
+
+
+@pytest.fixture(scope="session")
+def coverage() -> ModuleType:
+    return load_tool("measure_coverage")

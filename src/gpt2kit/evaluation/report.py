@@ -69,15 +69,15 @@ def likelihood_table(
 
 
 def texts_table(report: TextReport, *, copy_words: int, markdown: bool = False) -> str:
-    """The figures of texts, a column a set, and shuffled human sentences where they have a figure."""
+    """The figures of texts, a column a set, and what human text without connection comes to where that has a figure."""
     sets = list(report.sets.values())
-    with_floor = report.shuffled_coherence is not None
+    with_floor = bool(report.floors)
     rows = []
     for metric in metrics(copy_words):
         cells = [metric.show(each.figures.get(metric.name)) for each in sets]
         if all(cell == "-" for cell in cells) or (metric.name == "copied_13" and copy_words == 13):
             continue
-        floor = metric.show(report.shuffled_coherence) if metric.name == "coherence" else ""
+        floor = metric.show(report.floors[metric.name]) if metric.name in report.floors else ""
         rows.append([metric.title, *cells, *([floor] * with_floor)])
     headers = ["generated texts", *(each.title for each in sets), *(["human, shuffled"] * with_floor)]
     return text_table(rows, headers, markdown=markdown, right_align=range(1, len(headers)))
@@ -121,8 +121,9 @@ def markdown_text(
         parts += [
             "## Texts",
             tables[1],
-            f"Figures on n-grams (distinct, self-BLEU, rep) are made of {texts.compared_texts} texts of each, cut "
-            f"to the same lengths: {texts.compared_words:,} words. What each figure is: docs/evaluation.md.",
+            f"Figures that hang on how much text there is (distinct, self-BLEU, rep, Zipf, words said once) are made "
+            f"of {texts.compared_texts} texts of each, cut to the same lengths: {texts.compared_words:,} words. "
+            "What each figure is: docs/evaluation.md.",
             *_copied_passages(texts),
             *_samples(sets),
         ]

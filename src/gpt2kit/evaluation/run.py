@@ -1,21 +1,25 @@
 """`gpt2kit evaluate`: from a model to a report."""
 
 import time
+from collections.abc import Sequence
 
 from gpt2kit.console import say, warn
 from gpt2kit.errors import DataError, MissingExtraError, UsageError
 from gpt2kit.evaluation.coherence import SentenceSpace, passages
 from gpt2kit.evaluation.comparison import compare
 from gpt2kit.evaluation.findings import Evaluation, Findings
+from gpt2kit.evaluation.grammar import GrammarChecker
 from gpt2kit.evaluation.heldout import HeldOut, choose_split, openings, read_held_out, read_text_file, training_texts
 from gpt2kit.evaluation.likelihood import Likelihood, Protocol, TokenDocument, summarise, token_nats
+from gpt2kit.evaluation.mauve import hidden_states, require_mauve
 from gpt2kit.evaluation.models import ModelRecord, find_model, find_other
 from gpt2kit.evaluation.probes import Probes
 from gpt2kit.evaluation.publish import publish
 from gpt2kit.evaluation.report import claim_stem, release_number
 from gpt2kit.evaluation.samples import generate_texts, human_texts, read_samples
 from gpt2kit.evaluation.settings import EvaluateSettings
-from gpt2kit.evaluation.texts import TextReport, TextSet, measure_texts
+from gpt2kit.evaluation.statistics import Floats
+from gpt2kit.evaluation.texts import Featurise, TextReport, TextSet, measure_texts
 from gpt2kit.generation import load
 from gpt2kit.runtime import uniform
 from gpt2kit.tokens import PreparedData
@@ -63,6 +67,8 @@ class _Run:
         self.started = time.monotonic()
         self.notes: list[str] = []
         self.warnings: list[str] = []
+        self.featurise = self._mauve_reader()
+        self.grammar = GrammarChecker() if settings.grammar else None
         self.model = find_model(settings.model_dir, role="model")
         other, why_none = find_other(self.model, settings.compare_with)
         if why_none:
@@ -81,6 +87,20 @@ class _Run:
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
         warn(text)
+
+    def _mauve_reader(self) -> Featurise | None:
+        """What reads the texts for MAUVE, opened when they are there; a missing library or model is said at once."""
+        settings = self.settings
+        if not settings.mauve:
+            return None
+        require_mauve()
+        folder = find_model(settings.mauve_model, role="reader").folder
+
+        def featurise(texts: Sequence[str]) -> Floats:
+            reader = load(folder, device=settings.device, precision=settings.precision, engine="torch")
+            return hidden_states(reader, texts)
+
+        return featurise
 
     def _open_data(self) -> PreparedData | None:
         if self.settings.text is not None and not self.settings.data_dir.exists():
@@ -211,13 +231,18 @@ class _Run:
         if not sets:
             return None
         data = self.data
-        return measure_texts(
+        report = measure_texts(
             sets,
             training=None if data is None else lambda: training_texts(data),
             space=self._sentence_space(),
             copy_words=self.settings.copy_words,
             seed=self.settings.seed,
+            featurise=self.featurise,
+            grammar=self.grammar,
         )
+        for note in report.notes:
+            self._note(note)
+        return report
 
     def _sentence_space(self) -> SentenceSpace | None:
         data = self.data

@@ -88,6 +88,21 @@ class EvaluateSettings(Settings):
     copy_words: int = Field(
         8, ge=5, le=1000, description="Words in a row that count as copied from the training text; 13 is usual too."
     )
+    mauve: bool = Field(
+        False,
+        description="Measure MAUVE, how far the texts and human ones are told apart by a model that reads both (needs "
+        "the extra mauve). Raise --num_samples to some hundred: of few texts it says little.",
+    )
+    mauve_model: str = Field(
+        "nano",
+        description="Model that reads the texts for --mauve: a folder, nano, or a name on the Hub. Published figures "
+        "were made with gpt2-large.",
+    )
+    grammar: bool = Field(
+        False,
+        description="Count grammar errors in English texts (needs the extra grammar); a second or more for every "
+        "5,000 words.",
+    )
     near_words: int = Field(
         16,
         ge=12,
@@ -131,7 +146,7 @@ class EvaluateSettings(Settings):
     seed: int = Field(0, description="Seed of the texts, the draws and the intervals.")
     picture: bool = Field(True, description="Draw the figures into a PNG beside the report (needs the extra plots).")
 
-    @field_validator("compare_with", "model_dir")
+    @field_validator("compare_with", "model_dir", "mauve_model")
     @classmethod
     def _named(cls, value: str | None) -> str | None:
         if value is not None and not value.strip():

@@ -4,10 +4,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gpt2kit.evaluation.coherence import SentenceSpace, coherence, shuffled
-from gpt2kit.evaluation.diversity import distinct, repetition, self_bleu, words_in_loops
+import numpy as np
+
+from gpt2kit.evaluation.coherence import SentenceSpace, coherence, prompt_similarity, shuffled, topic_figures
+from gpt2kit.evaluation.diversity import repetition, words_in_loops
+from gpt2kit.evaluation.grammar import GrammarChecker, grammar_figure
+from gpt2kit.evaluation.lexical import mattr, mtld_factors, plain_words
+from gpt2kit.evaluation.mauve import mauve_figures
 from gpt2kit.evaluation.memorisation import Copies, Match, TrainingText, batches_of_texts, find_copies
-from gpt2kit.evaluation.statistics import Figure, mean_figure, ratio_figure, share_figure
+from gpt2kit.evaluation.readability import finished_sentences, looks_english, read
+from gpt2kit.evaluation.set_figures import (
+    distinct_figure,
+    readability_figures,
+    said_once_figure,
+    self_bleu_figure,
+    zipf_figures,
+)
+from gpt2kit.evaluation.statistics import Figure, Floats, mean_figure, ratio_figure, share_figure
 from gpt2kit.evaluation.words import split_sentences, split_words
 
 SHORTEST_COMPARED_WORDS = 8  # of shorter texts, n-grams say nothing
@@ -15,6 +28,7 @@ COPY_LENGTHS = (5, 8, 13, 20, 30, 50, 100)
 _MATCHES_KEPT = 20
 
 OpenTraining = Callable[[], Iterable[TrainingText]]
+Featurise = Callable[[Sequence[str]], Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +86,10 @@ def metrics(copy_words: int) -> list[Metric]:
     """The figures of a set of texts, in the order of the report."""
     return [
         Metric("words_per_text", "words a text", digits=0),
+        Metric("words_per_sentence", "words a sentence", digits=1),
+        Metric("letters_per_word", "letters a word", digits=2),
+        Metric("reading_ease", "reading ease (Flesch)", digits=1),
+        Metric("grade_level", "school grade (Flesch-Kincaid)", digits=1),
         Metric("ended", "texts that ended by themselves", is_share=True),
         Metric("distinct_1", "distinct-1"),
         Metric("distinct_2", "distinct-2"),
@@ -80,9 +98,20 @@ def metrics(copy_words: int) -> list[Metric]:
         Metric("rep_2", "rep-2 (pairs said before)", is_share=True),
         Metric("rep_3", "rep-3", is_share=True),
         Metric("rep_4", "rep-4", is_share=True),
+        Metric("zipf", "Zipf's exponent"),
+        Metric("zipf_slope", "Zipf's exponent, line through logs"),
+        Metric("said_once", "words said only once", is_share=True),
+        Metric("mtld", "MTLD (words until variety is used up)", digits=1),
+        Metric("mattr", "MATTR (different of 50 words)"),
         Metric("looping_texts", "texts with a loop", is_share=True),
         Metric("words_in_loops", "words in loops", is_share=True),
         Metric("coherence", "coherence of neighbouring sentences"),
+        Metric("prompt_similarity", "similarity of prompt and text"),
+        Metric("first_to_last", "similarity of beginning and end"),
+        Metric("topic_drift", "topic drift (similarity lost on the way)"),
+        Metric("mauve", "MAUVE against human text"),
+        Metric("mauve_halves", "MAUVE, half against the other human half"),
+        Metric("grammar_errors", "grammar errors in 1,000 words", digits=1),
         Metric("copied", f"words copied in runs of {copy_words} or more", is_share=True),
         Metric("copied_13", "words copied in runs of 13 or more", is_share=True),
         Metric("unseen_words", "words that the training text does not have", is_share=True),
@@ -102,6 +131,8 @@ class TextFigures:
         copied_by_length: share of words in copied runs of at least so many words.
         matches: the longest copied runs.
         copies: all copied runs, by text; empty when they were not looked for.
+        lengths: how long texts ("words_per_text") and finished sentences ("words_per_sentence") are: the shortest, the
+            tenths, and the longest.
     """
 
     title: str
@@ -111,6 +142,7 @@ class TextFigures:
     copied_by_length: dict[int, float]
     matches: list[Match]
     copies: list[Copies] = field(default_factory=list, repr=False)
+    lengths: dict[str, list[float]] = field(default_factory=dict, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON values."""
@@ -119,6 +151,7 @@ class TextFigures:
             "num_texts": self.num_texts,
             "num_words": self.num_words,
             "figures": {name: figure.to_dict() for name, figure in self.figures.items()},
+            "lengths": self.lengths,
             "copied_by_length": {str(length): share for length, share in self.copied_by_length.items()},
             "matches": [match.to_dict() for match in self.matches],
         }
@@ -168,14 +201,22 @@ class TextReport:
         compared_texts: texts of each that the figures on n-grams are made of, after cutting them alike.
         compared_words: words in these.
         num_left_out: texts too short for that.
-        shuffled_coherence: the coherence of the human texts' sentences in random order.
+        floors: what figures of similarity come to for human texts without connection: sentences dealt out at random,
+            prompts with other prompts' texts.
+        notes: figures that were left out, and why.
     """
 
     sets: dict[str, TextFigures]
     compared_texts: int
     compared_words: int
     num_left_out: int
-    shuffled_coherence: Figure | None
+    floors: dict[str, Figure] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def shuffled_coherence(self) -> Figure | None:
+        """The coherence of the human texts' sentences in random order."""
+        return self.floors.get("coherence")
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON values."""
@@ -185,6 +226,7 @@ class TextReport:
             "compared_words": self.compared_words,
             "num_left_out": self.num_left_out,
             "shuffled_coherence": None if self.shuffled_coherence is None else self.shuffled_coherence.to_dict(),
+            "floors": {name: figure.to_dict() for name, figure in self.floors.items()},
         }
 
 
@@ -195,24 +237,32 @@ def measure_texts(
     space: SentenceSpace | None,
     copy_words: int,
     seed: int,
+    featurise: Featurise | None = None,
+    grammar: GrammarChecker | None = None,
 ) -> TextReport:
     """Measure sets of texts side by side.
 
     Args:
-        sets: the sets; "human" is the one whose sentences are shuffled for the lower mark of coherence.
+        sets: the sets; "human" is the one whose sentences are shuffled for the lower marks of coherence.
         training: opens the training text, for copies of it; None leaves them out.
         space: where sentences are compared; None leaves coherence out.
         copy_words: the shortest run that counts as copied.
         seed: of intervals and shuffles.
+        featurise: the hidden states of a model that reads the texts, for MAUVE; None leaves it out.
+        grammar: counts grammar errors; None leaves them out.
     """
     cut = cut_alike({name: each.texts for name, each in sets.items()})
     copies = _copies_of(sets, training) if training is not None else {}
+    of_mauve = {} if featurise is None else _mauve(sets, featurise, seed=seed)
+    is_english = looks_english((sets["human"] if "human" in sets else next(iter(sets.values()))).texts)
     measured = {}
     for name, each in sets.items():
         figures = _own_figures(each, seed=seed) | _compared_figures(cut.sets[name], seed=seed)
+        if is_english:
+            figures |= _english_figures(each, grammar, seed=seed)
         if space is not None:
-            found = coherence([split_sentences(text) for text in each.texts], space, seed=seed)
-            figures["coherence"] = None if found is None else found.figure
+            figures |= _coherence_figures(each, space, seed=seed)
+        figures |= of_mauve.get(name, {})
         of_set = copies.get(name, [])
         figures |= _copy_figures(of_set, copy_words=copy_words, seed=seed)
         matches = [replace(match, text_index=k) for k, of_text in enumerate(of_set) for match in of_text.matches]
@@ -225,38 +275,99 @@ def measure_texts(
             copied_by_length=_copied_by_length(of_set),
             matches=matches[:_MATCHES_KEPT],
             copies=of_set,
+            lengths=_lengths(each.texts),
         )
-    floor = None
-    if space is not None and "human" in sets:
-        mixed = shuffled([split_sentences(text) for text in sets["human"].texts], seed=seed)
-        found = coherence(mixed, space, seed=seed)
-        floor = None if found is None else found.figure
-    return TextReport(measured, cut.num_texts, cut.num_words, cut.num_left_out, floor)
+    floors = {} if space is None or "human" not in sets else _floors(sets["human"], space, seed=seed)
+    notes = [] if is_english else ["the texts do not look English: readability and grammar errors are left out"]
+    return TextReport(measured, cut.num_texts, cut.num_words, cut.num_left_out, floors, notes)
 
 
 def _own_figures(each: TextSet, *, seed: int) -> dict[str, Figure | None]:
-    """Figures that need no cutting: lengths and loops."""
+    """Figures that need no cutting: lengths, loops, and the richness that is made not to hang on length."""
     words = [split_words(text) for text in each.texts]
+    plain = [plain_words(text) for text in words]
     looping = [words_in_loops(text) for text in words]
+    windows = [share for text in plain if (share := mattr(text)) is not None]
     return {
         "words_per_text": mean_figure([len(text) for text in words], seed=seed),
+        "words_per_sentence": ratio_figure(
+            [len(text) for text in plain], [len(finished_sentences(text)) for text in each.texts], seed=seed
+        ),
+        "letters_per_word": ratio_figure(
+            [sum(len(word) for word in text) for text in plain], [len(text) for text in plain], seed=seed
+        ),
         "ended": None if each.ended is None else share_figure(each.ended),
+        "mtld": ratio_figure([len(text) for text in plain], [mtld_factors(text) for text in plain], seed=seed),
+        "mattr": mean_figure(windows, seed=seed),
         "looping_texts": share_figure([count > 0 for count in looping]),
         "words_in_loops": ratio_figure(looping, [len(text) for text in words], seed=seed),
     }
 
 
 def _compared_figures(texts: Sequence[list[str]], *, seed: int) -> dict[str, Figure | None]:
-    """Figures on the n-grams of texts that were cut alike."""
-    found: dict[str, Figure | None] = {"self_bleu": mean_figure(self_bleu(texts), seed=seed)}
+    """Figures that hang on how much text there is, of texts that were cut alike."""
+    found: dict[str, Figure | None] = {"self_bleu": self_bleu_figure(texts, seed=seed)}
     for n in (1, 2, 3):
-        share = distinct(texts, n)
-        # No interval: a resample holds some texts twice, whose n-grams are then not distinct.
-        found[f"distinct_{n}"] = None if share is None else Figure(share)
+        found[f"distinct_{n}"] = distinct_figure(texts, n, seed=seed)
     for n in (2, 3, 4):
         shares = [repetition(text, n) for text in texts]
         found[f"rep_{n}"] = mean_figure([share for share in shares if share is not None], seed=seed)
+    return found | zipf_figures(texts, seed=seed) | {"said_once": said_once_figure(texts, seed=seed)}
+
+
+def _english_figures(each: TextSet, grammar: GrammarChecker | None, *, seed: int) -> dict[str, Figure | None]:
+    readings = [read(text) for text in each.texts]
+    found = readability_figures(readings, seed=seed)
+    if grammar is not None:
+        found["grammar_errors"] = grammar_figure(
+            each.texts, [reading.num_words for reading in readings], grammar, seed=seed
+        )
     return found
+
+
+def _coherence_figures(each: TextSet, space: SentenceSpace, *, seed: int) -> dict[str, Figure | None]:
+    found = coherence([split_sentences(text) for text in each.texts], space, seed=seed)
+    return {
+        "coherence": None if found is None else found.figure,
+        "prompt_similarity": prompt_similarity(each.prompts, each.texts, space, seed=seed),
+        **topic_figures(each.texts, space, seed=seed),
+    }
+
+
+def _floors(human: TextSet, space: SentenceSpace, *, seed: int) -> dict[str, Figure]:
+    """The same figures of human texts whose parts do not belong together."""
+    mixed = shuffled([split_sentences(text) for text in human.texts], seed=seed)
+    found = coherence(mixed, space, seed=seed)
+    turned = len(human.prompts) // 2  # neighbours may come from one document
+    prompts = human.prompts[turned:] + human.prompts[:turned] if turned else []
+    figures = {
+        "coherence": None if found is None else found.figure,
+        "prompt_similarity": prompt_similarity(prompts, human.texts, space, seed=seed) if prompts else None,
+        **topic_figures([" ".join(sentences) for sentences in mixed], space, seed=seed),
+    }
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _mauve(sets: Mapping[str, TextSet], featurise: Featurise, *, seed: int) -> dict[str, dict[str, Figure]]:
+    """MAUVE of the places where every set has a text."""
+    if "human" not in sets:
+        return {}
+    places = [k for k, found in enumerate(zip(*(each.texts for each in sets.values()), strict=False)) if all(found)]
+    if not places:
+        return {}
+    features = {name: featurise([each.texts[k] for k in places]) for name, each in sets.items()}
+    return mauve_figures(features, seed=seed)
+
+
+def _lengths(texts: Sequence[str]) -> dict[str, list[float]]:
+    found = {
+        "words_per_text": [len(split_words(text)) for text in texts],
+        "words_per_sentence": [
+            len(plain_words(split_words(sentence))) for text in texts for sentence in finished_sentences(text)
+        ],
+    }
+    tenths = np.linspace(0, 1, 11)
+    return {name: np.quantile(counts, tenths).round(1).tolist() for name, counts in found.items() if counts}
 
 
 def _copies_of(sets: Mapping[str, TextSet], training: OpenTraining) -> dict[str, list[Copies]]:

@@ -2,6 +2,7 @@
 
 from gpt2kit.evaluation.comparison import Comparison
 from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Likelihood
+from gpt2kit.evaluation.quality_words import quality_verdict, quality_warnings
 from gpt2kit.evaluation.statistics import Figure, Interval
 from gpt2kit.evaluation.texts import TextFigures, TextReport
 
@@ -63,6 +64,7 @@ def text_verdict(report: TextReport, *, copy_words: int) -> list[str]:
         *_copies(model, human, copy_words=copy_words),
         *_invention(model, human),
         *_coherence(model, human, report.shuffled_coherence),
+        *quality_verdict(report),
     ]
     return lines
 
@@ -82,6 +84,7 @@ def warnings_on_size(own: Likelihood, report: TextReport | None) -> list[str]:
                 f"only {model.num_texts} texts of {model.num_words:,} words in all (better: {FEWEST_TEXTS} and "
                 f"{FEWEST_WORDS:,}): the figures on texts are rough; raise --num_samples or --sample_tokens"
             )
+        found += quality_warnings(report)
         if "human" in report.sets and report.compared_texts < min(each.num_texts for each in report.sets.values()):
             found.append(
                 f"texts left out of the figures on n-grams, because one of the sets has fewer than 8 words there: "
