@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gpt2kit.console import warn
 from gpt2kit.errors import UsageError
@@ -19,6 +19,7 @@ from gpt2kit.tokens import PreparedData, Tokenizer
 from gpt2kit.training.settings import SHAPE_FIELDS, TrainSettings
 
 SCRATCH_CONTEXT = 256
+_ALIGNMENT_BYTES = 64  # of all memory that PyTorch itself takes on a CPU
 _SCRATCH_SHAPE = {"n_layer": 4, "n_head": 4, "n_embd": 256}
 
 
@@ -49,10 +50,10 @@ class Start:
 
 
 def find_start(settings: TrainSettings, data: PreparedData) -> Start:
-    """Find the base model, or the shape of a model from scratch, and check that it fits the prepared data.
+    """Find the base model, or the shape of a model from scratch; `check_start` then says whether it fits the data.
 
     Raises:
-        UsageError: the base model is not there, or has another tokenizer than the data, or settings exclude each other.
+        UsageError: the base model is not there, or settings exclude each other.
         NetworkError: the base model is a Hub name without a copy here, and there is no network.
     """
     base = settings.base if settings.base is not None else data.base
@@ -67,7 +68,6 @@ def find_start(settings: TrainSettings, data: PreparedData) -> Start:
         )
     folder = resolve_base(base)
     config = read_config(folder)
-    _check_tokenizer(folder, config, data, base)
     return Start(config, base=str(folder.resolve()) if Path(base).is_dir() else base, folder=folder)
 
 
@@ -90,20 +90,28 @@ def _scratch_config(settings: TrainSettings, tokenizer: Tokenizer) -> GPT2Config
     )
 
 
-def _check_tokenizer(folder: Path, config: GPT2Config, data: PreparedData, base: str) -> None:
-    if data.tokenizer.vocab_size > config.vocab_size:
+def check_start(start: Start, data: PreparedData) -> None:
+    """Check that the model to start from was made for the tokenizer of the prepared data.
+
+    Raises:
+        UsageError: it has another one.
+        ModelError: its tokenizer cannot be read.
+    """
+    if start.folder is None:
+        return
+    if data.tokenizer.vocab_size > start.config.vocab_size:
         raise UsageError(
-            f"{data.folder}: its tokenizer has {data.tokenizer.vocab_size} entries and {base} has {config.vocab_size}: "
-            f"prepare the data again with --base {base}"
+            f"{data.folder}: its tokenizer has {data.tokenizer.vocab_size} entries and {start.base} has "
+            f"{start.config.vocab_size}: prepare the data again with --base {start.base}"
         )
-    its_tokenizer = tokenizer_folder(folder)
+    its_tokenizer = tokenizer_folder(start.folder)
     if not has_tokenizer(its_tokenizer):
-        warn(f"{base} has no tokenizer of its own to compare with; the one of {data.folder} goes with the result")
+        warn(f"{start.base} has no tokenizer of its own to compare with; the one of {data.folder} goes with the result")
         return
     if Tokenizer.from_folder(its_tokenizer).fingerprint != data.tokenizer.fingerprint:
         raise UsageError(
-            f"{data.folder} was prepared with another tokenizer than {base} has: prepare the data again with "
-            f"--base {base}"
+            f"{data.folder} was prepared with another tokenizer than {start.base} has: prepare the data again with "
+            f"--base {start.base}"
         )
 
 
@@ -170,14 +178,24 @@ def freeze(model: GPT2, *, layers: int, embeddings: bool) -> None:
 
 
 def _to_fresh_memory(model: GPT2, device: torch.device) -> None:
-    """Copy every parameter, so that its alignment does not depend on the file it came from.
+    """Move every parameter to the device, copied where its alignment depends on the file it came from.
 
     Matrix kernels may round differently by alignment; a resumed run must not.
     """
-    copies: dict[nn.Parameter, nn.Parameter] = {}  # a tied head is the embedding again
+    moved: dict[nn.Parameter, nn.Parameter] = {}  # a tied head is the embedding again
+    taken: set[int] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter not in copies:
-                fresh = torch.empty(parameter.shape, dtype=parameter.dtype, device=device).copy_(parameter.detach())
-                copies[parameter] = nn.Parameter(fresh, requires_grad=parameter.requires_grad)
-            setattr(module, name, copies[parameter])
+            if parameter not in moved:
+                fresh = parameter.detach()
+                if parameter.device != device or not _stands_alone(fresh) or fresh.data_ptr() in taken:
+                    fresh = torch.empty(parameter.shape, dtype=parameter.dtype, device=device).copy_(fresh)
+                taken.add(fresh.data_ptr())
+                moved[parameter] = nn.Parameter(fresh, requires_grad=parameter.requires_grad)
+            setattr(module, name, moved[parameter])
+
+
+def _stands_alone(tensor: Tensor) -> bool:
+    """Whether its memory is aligned as PyTorch's own is, and holds nothing else."""
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return whole and tensor.is_contiguous() and tensor.data_ptr() % _ALIGNMENT_BYTES == 0
