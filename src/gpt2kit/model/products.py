@@ -105,7 +105,7 @@ def linear(x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
 def gelu_linear(x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
     """`gelu(x) W + b` with the tanh-approximated GELU, where `by_own_backward` allows it: [N, I] -> [N, O].
 
-    Only x is kept for the backward pass, which computes gelu(x) again: a quarter less to keep in all, for 1% more time.
+    Only x is kept for the backward pass, which computes gelu(x) again: a quarter less to keep in all.
     """
     out_NO: Tensor = _GELULinear.apply(x_NI, weight_IO, bias_O, _adding_in_place)  # type: ignore[no-untyped-call]
     return out_NO
