@@ -50,10 +50,10 @@ class Start:
 
 
 def find_start(settings: TrainSettings, data: PreparedData) -> Start:
-    """Find the base model, or the shape of a model from scratch; `check_start` then says whether it fits the data.
+    """Find the base model, or the shape of a model from scratch, and check that it fits the prepared data.
 
     Raises:
-        UsageError: the base model is not there, or settings exclude each other.
+        UsageError: the base model is not there, or has another tokenizer than the data, or settings exclude each other.
         NetworkError: the base model is a Hub name without a copy here, and there is no network.
     """
     base = settings.base if settings.base is not None else data.base
@@ -68,6 +68,7 @@ def find_start(settings: TrainSettings, data: PreparedData) -> Start:
         )
     folder = resolve_base(base)
     config = read_config(folder)
+    _check_tokenizer(folder, config, data, base)
     return Start(config, base=str(folder.resolve()) if Path(base).is_dir() else base, folder=folder)
 
 
@@ -90,28 +91,20 @@ def _scratch_config(settings: TrainSettings, tokenizer: Tokenizer) -> GPT2Config
     )
 
 
-def check_start(start: Start, data: PreparedData) -> None:
-    """Check that the model to start from was made for the tokenizer of the prepared data.
-
-    Raises:
-        UsageError: it has another one.
-        ModelError: its tokenizer cannot be read.
-    """
-    if start.folder is None:
-        return
-    if data.tokenizer.vocab_size > start.config.vocab_size:
+def _check_tokenizer(folder: Path, config: GPT2Config, data: PreparedData, base: str) -> None:
+    if data.tokenizer.vocab_size > config.vocab_size:
         raise UsageError(
-            f"{data.folder}: its tokenizer has {data.tokenizer.vocab_size} entries and {start.base} has "
-            f"{start.config.vocab_size}: prepare the data again with --base {start.base}"
+            f"{data.folder}: its tokenizer has {data.tokenizer.vocab_size} entries and {base} has {config.vocab_size}: "
+            f"prepare the data again with --base {base}"
         )
-    its_tokenizer = tokenizer_folder(start.folder)
+    its_tokenizer = tokenizer_folder(folder)
     if not has_tokenizer(its_tokenizer):
-        warn(f"{start.base} has no tokenizer of its own to compare with; the one of {data.folder} goes with the result")
+        warn(f"{base} has no tokenizer of its own to compare with; the one of {data.folder} goes with the result")
         return
     if Tokenizer.from_folder(its_tokenizer).fingerprint != data.tokenizer.fingerprint:
         raise UsageError(
-            f"{data.folder} was prepared with another tokenizer than {start.base} has: prepare the data again with "
-            f"--base {start.base}"
+            f"{data.folder} was prepared with another tokenizer than {base} has: prepare the data again with "
+            f"--base {base}"
         )
 
 

@@ -1,7 +1,6 @@
 """`gpt2kit train`: from prepared data and a base model to a fine-tuned model folder."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from gpt2kit.model.gpt2 import GPT2
 from gpt2kit.model.loss import perplexity
 from gpt2kit.runtime import keep_freed_memory, provenance, select_device
 from gpt2kit.tokens import PreparedData
-from gpt2kit.training.build import Start, build_model, check_start, find_start
+from gpt2kit.training.build import Start, build_model, find_start
 from gpt2kit.training.guard import Validation
 from gpt2kit.training.loop import Ending, Run, Trainer
 from gpt2kit.training.memory import is_out_of_memory
@@ -142,8 +141,6 @@ def _train(
     on_validation: Callable[[Validation], None] | None,
 ) -> TrainingResult:
     folder = RunFolder(settings.model_output_dir)
-    if settings.dry_run or not ranks.is_main:
-        check_start(start, data)
     if settings.dry_run:
         plan = _make_plan(settings, data, start, build_model(start, settings, device), device=device, ranks=ranks)
         return TrainingResult("planned", folder.root, plan)
@@ -177,7 +174,7 @@ def _train(
 def _claim(folder: RunFolder, settings: TrainSettings, data: PreparedData, start: Start) -> FileLock:
     """Make the output folder this run's own: new, or holding this very run so far."""
     wanted = identity(
-        settings, data_fingerprint=str(data.manifest["fingerprint"]), base_fingerprint=_checked_fingerprint(start, data)
+        settings, data_fingerprint=str(data.manifest["fingerprint"]), base_fingerprint=start.fingerprint()
     )
     standing = claim(folder, wanted, overwrite=settings.overwrite)
     lock = folder.lock()
@@ -193,14 +190,6 @@ def _claim(folder: RunFolder, settings: TrainSettings, data: PreparedData, start
             }
         )
     return lock
-
-
-def _checked_fingerprint(start: Start, data: PreparedData) -> str:
-    """The hash of the base model, made while its tokenizer is compared with that of the data: each fills one core."""
-    with ThreadPoolExecutor(1) as background:
-        fingerprint = background.submit(start.fingerprint)
-        check_start(start, data)
-        return fingerprint.result()
 
 
 def _make_plan(
