@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from tiny_gpt2 import tiny
 
 from gpt2kit.errors import Gpt2kitError
@@ -132,6 +134,24 @@ def test_tensors_of_any_kind_are_read_or_refused(tmp_path: Path, dtype: str) -> 
     path = tmp_path / WEIGHTS
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(2 * size))
     assert read_safetensors(path)["t"].shape == (2,)
+
+
+def test_every_tensor_has_aligned_memory_of_its_own(tmp_path: Path) -> None:
+    written = {
+        "odd": torch.arange(3.0).to(torch.bfloat16),  # the next one then begins at no multiple of four bytes
+        "matrix": torch.arange(6.0).view(2, 3),
+        "scalar": torch.tensor(7.0, dtype=torch.float64),
+        "empty": torch.empty(0, 4),
+    }
+    save_file(written, tmp_path / WEIGHTS)
+    found = read_safetensors(tmp_path / WEIGHTS)
+    (tmp_path / WEIGHTS).write_bytes(bytes((tmp_path / WEIGHTS).stat().st_size))  # nothing is mapped any more
+    for name, tensor in written.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor), name
+        if tensor.is_floating_point() and tensor.numel():
+            assert found[name].data_ptr() % 64 == 0
+            assert found[name].untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
 
 def test_undamaged_files_are_read(tmp_path: Path) -> None:

@@ -46,6 +46,50 @@ def test_linear_is_addmm(library: str, rows: int, frozen: bool) -> None:
         torch.testing.assert_close(ours, theirs, **CLOSE)
 
 
+@pytest.mark.parametrize("rows", [3, 40])
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_gelu_linear_is_gelu_and_addmm(library: str, rows: int, frozen: bool, in_place: bool) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    values = [torch.randn(*shape, generator=generator) for shape in ((rows, 48), (48, 70), (70,))]
+    outgoing = torch.randn(rows, 70, generator=generator)
+
+    def run(function: str) -> list[Tensor]:
+        x, weight, bias = (value.clone().requires_grad_() for value in values)
+        if frozen:
+            weight.requires_grad_(False)
+            bias.requires_grad_(False)
+        for _ in range(2):  # the second time there is a gradient to add to
+            if function == "ours":
+                with products.gradients_added_in_place(in_place):
+                    out = products.gelu_linear(x, weight, bias)
+            else:
+                out = torch.addmm(bias, torch.nn.functional.gelu(x, approximate="tanh"), weight)
+            (out * outgoing).sum().backward()
+        return [out.detach(), *(each.grad for each in (x, weight, bias) if each.grad is not None)]
+
+    expected, found = run("torch"), run("ours")
+    assert len(found) == len(expected) == (2 if frozen else 4)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, **CLOSE)
+
+
+def test_the_gradient_is_added_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "by_onednn", lambda _: False)
+    x, weight = torch.ones(2, 3), torch.ones(3, 4, requires_grad=True)
+    with products.gradients_added_in_place(True):
+        out = products.linear(x, weight, torch.zeros(4))
+    weight.grad = torch.ones(3, 4)
+    place = weight.grad.data_ptr()
+    out.sum().backward()
+    assert weight.grad.data_ptr() == place
+    assert torch.equal(weight.grad, torch.full((3, 4), 3.0))  # 1 before, and 1 from each of two rows
+    alone = products.linear(x, weight, torch.zeros(4))  # outside, autograd's rule holds: grad is left alone
+    (gradient,) = torch.autograd.grad(alone.sum(), weight)
+    assert torch.equal(gradient, torch.full((3, 4), 2.0))
+    assert torch.equal(weight.grad, torch.full((3, 4), 3.0))
+
+
 def trained_model(kind: str) -> GPT2:
     model = tiny(tie_word_embeddings=kind != "untied")
     randomise(model, scale=0.05)

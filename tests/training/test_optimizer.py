@@ -1,5 +1,8 @@
 """AdamW's decay groups, Muon's updates, and a state that comes back whole."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -112,6 +115,39 @@ def test_orthogonalised_keeps_the_singular_vectors_and_evens_out_the_values(shap
     in_its_basis = left.T @ made @ right.T
     assert ((in_its_basis.diag() > 0.6) & (in_its_basis.diag() < 1.3)).all()
     torch.testing.assert_close(in_its_basis, in_its_basis.diag().diag(), atol=1e-4, rtol=0)
+
+
+def test_adamw_is_pytorchs_own_bit_for_bit() -> None:
+    ours, theirs = tiny_model(), tiny_model()
+    optimizers = tiny_optimizers(ours, weight_decay=0.3)
+    matrices = [parameter for parameter in theirs.parameters() if parameter.dim() >= 2]
+    vectors = [parameter for parameter in theirs.parameters() if parameter.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": 0.3}, {"params": vectors, "weight_decay": 0.0}]
+    pytorchs = torch.optim.AdamW(groups, lr=0.1, betas=(0.9, 0.99), fused=True)
+    take_steps(ours, optimizers, 3)
+    ids_BT = torch.arange(8).view(2, 4)
+    for _ in range(3):
+        theirs.zero_grad()
+        theirs.loss(ids_BT, ids_BT).backward()
+        pytorchs.step()
+    saved = optimizers.tensors()
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(mine, other), name
+        for key, value in pytorchs.state[other].items():
+            assert torch.equal(saved[f"{name}/{key}"], value), (name, key)
+
+
+def test_a_step_loads_no_compiler() -> None:
+    program = (
+        "import sys, torch\n"
+        "from gpt2kit.model import GPT2, GPT2Config\n"
+        "from gpt2kit.training.optimizer import Optimizers\n"
+        "model = GPT2(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2))\n"
+        "model.loss(torch.ones(1, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.long)).backward()\n"
+        "Optimizers(model, betas=(0.9, 0.99), weight_decay=0.1).step(0.1)\n"
+        "sys.exit('torch._dynamo' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_a_muon_step_is_pytorchs_own() -> None:

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from gpt2kit.errors import ModelError
 from gpt2kit.model.cache import KVCache
 from gpt2kit.model.loss import chunked_cross_entropy, chunked_token_losses, gradient_of
-from gpt2kit.model.products import linear
+from gpt2kit.model.products import by_own_backward, gelu_linear, gradients_added_in_place, linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),  # GPT-2's own: 0.5x(1 + tanh(√(2/π)(x + 0.044715x³)))
@@ -160,11 +160,19 @@ class MLP(nn.Module):
         self.c_fc = Conv1D(config.n_embd, config.inner_width)
         self.c_proj = Conv1D(config.inner_width, config.n_embd)
         self.activation = ACTIVATIONS[config.activation_function]
+        self.is_tanh_gelu = config.activation_function in ("gelu_new", "gelu_pytorch_tanh")
         self.dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, F] -> [B, T, D]."""
-        out_BTD: Tensor = self.dropout(self.c_proj(self.activation(self.c_fc(x_BTD))))
+        hidden_BTF = self.c_fc(x_BTD)
+        # A layer with an update beside it (LoRA) needs the activations themselves.
+        if self.is_tanh_gelu and type(self.c_proj) is Conv1D and by_own_backward(hidden_BTF):
+            hidden_NF = hidden_BTF.flatten(0, -2)
+            projected_BTD = gelu_linear(hidden_NF, self.c_proj.weight, self.c_proj.bias).view(x_BTD.shape)
+        else:
+            projected_BTD = self.c_proj(self.activation(hidden_BTF))
+        out_BTD: Tensor = self.dropout(projected_BTD)
         return out_BTD
 
 
@@ -325,15 +333,16 @@ class GPT2(nn.Module):
             position_ids_BT: see `forward`.
             segment_ids_BT: see `forward`.
             gradient_scale: what the sum will be multiplied by before its backward pass, which must then follow. When
-                it is given, the gradients of the embedding and the head are added into `grad` in place: a training
-                step then holds one of that size, not three.
+                it is given, the gradients of the embedding, the head and the layers are added into `grad` in place: a
+                training step then holds one of the embedding's size, not three.
         """
-        hidden_BTD = self(
-            input_ids_BT,
-            position_ids_BT=position_ids_BT,
-            segment_ids_BT=segment_ids_BT,
-            gradient_in_place=gradient_scale is not None,
-        )
+        with gradients_added_in_place(gradient_scale is not None):
+            hidden_BTD = self(
+                input_ids_BT,
+                position_ids_BT=position_ids_BT,
+                segment_ids_BT=segment_ids_BT,
+                gradient_in_place=gradient_scale is not None,
+            )
         return chunked_cross_entropy(hidden_BTD, self.lm_head.weight, target_ids_BT, gradient_scale=gradient_scale)
 
     @torch.no_grad()

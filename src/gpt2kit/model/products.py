@@ -7,19 +7,23 @@ there: twice the rate on an AMD EPYC with AVX-512 (docs/numerics.md). The result
 Shapes: N tokens, I input width, O output width.
 """
 
+import contextlib
 import functools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 LIBRARY_VARIABLE = "GPT2KIT_MATRIX_LIBRARY"
 # Preparing a product for oneDNN takes longer than PyTorch's own for a token or two.
 _FEWEST_ROWS = 32
 _out_of_memory = False
+_adding_in_place = False
 
 
 @functools.cache
@@ -64,12 +68,47 @@ def by_onednn(x_NI: Tensor) -> bool:
     )
 
 
+@contextlib.contextmanager
+def gradients_added_in_place(wanted: bool) -> Iterator[None]:
+    """What is computed inside may add its weights' gradients to those in `grad` where it makes them.
+
+    That saves writing each and reading it again, for all but the first micro-batch of a step. `torch.autograd.grad`,
+    which has to leave `grad` alone, must not be used on it.
+    """
+    global _adding_in_place
+    before, _adding_in_place = _adding_in_place, wanted
+    try:
+        yield
+    finally:
+        _adding_in_place = before
+
+
+def by_own_backward(x: Tensor) -> bool:
+    """Whether the backward pass of a product with this on the left is written here: on a CPU, in plain fp32."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
 def linear(x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
     """`x W + b`, differentiable: [N, I] -> [N, O]."""
-    if by_onednn(x_NI):
-        out_NO: Tensor = _Linear.apply(x_NI, weight_IO, bias_O)  # type: ignore[no-untyped-call]
+    if by_onednn(x_NI) or (_adding_in_place and by_own_backward(x_NI)):
+        out_NO: Tensor = _Linear.apply(x_NI, weight_IO, bias_O, _adding_in_place)  # type: ignore[no-untyped-call]
         return out_NO
     return torch.addmm(bias_O, x_NI, weight_IO)
+
+
+def gelu_linear(x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
+    """`gelu(x) W + b` with the tanh-approximated GELU, where `by_own_backward` allows it: [N, I] -> [N, O].
+
+    Only x is kept for the backward pass, which computes gelu(x) again: a quarter less to keep in all.
+    """
+    out_NO: Tensor = _GELULinear.apply(x_NI, weight_IO, bias_O, _adding_in_place)  # type: ignore[no-untyped-call]
+    return out_NO
 
 
 def product(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -90,18 +129,62 @@ def weight_gradient(x_NI: Tensor, grad_NO: Tensor) -> Tensor:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
-        need_x, need_weight, _ = ctx.needs_input_grad
-        ctx.save_for_backward(x_NI if need_weight else None, weight_IO if need_x else None)
-        return product(x_NI, weight_IO.T, bias_O)
+    def forward(ctx: Any, x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor, in_place: bool) -> Tensor:
+        need_x, need_weight = ctx.needs_input_grad[:2]
+        ctx.save_for_backward(x_NI if need_weight else None, weight_IO if need_x or need_weight else None)
+        ctx.in_place = in_place
+        return _forward(x_NI, weight_IO, bias_O)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x_NI, weight_IO = ctx.saved_tensors
         grad_NO = grad_outputs[0].contiguous()
+        need_x, need_weight, need_bias, _ = ctx.needs_input_grad
         return (
-            None if weight_IO is None else product(grad_NO, weight_IO),
-            None if x_NI is None else weight_gradient(x_NI, grad_NO),
-            grad_NO.sum(0) if ctx.needs_input_grad[2] else None,
+            _input_gradient(grad_NO, weight_IO) if need_x else None,
+            _weight_gradient(x_NI, grad_NO, weight_IO, in_place=ctx.in_place) if need_weight else None,
+            grad_NO.sum(0) if need_bias else None,
+            None,
         )
+
+
+class _GELULinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor, in_place: bool) -> Tensor:
+        ctx.save_for_backward(x_NI, weight_IO)
+        ctx.in_place = in_place
+        return _forward(F.gelu(x_NI, approximate="tanh"), weight_IO, bias_O)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x_NI, weight_IO = ctx.saved_tensors
+        grad_NO = grad_outputs[0].contiguous()
+        need_x, need_weight, need_bias, _ = ctx.needs_input_grad
+        grad_weight_IO = grad_x_NI = None
+        if need_weight:
+            active_NI = F.gelu(x_NI, approximate="tanh")
+            grad_weight_IO = _weight_gradient(active_NI, grad_NO, weight_IO, in_place=ctx.in_place)
+        if need_x:
+            grad_x_NI = _input_gradient(grad_NO, weight_IO)
+            torch.ops.aten.gelu_backward.grad_input(grad_x_NI, x_NI, approximate="tanh", grad_input=grad_x_NI)
+        return grad_x_NI, grad_weight_IO, grad_NO.sum(0) if need_bias else None, None
+
+
+def _forward(x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
+    return product(x_NI, weight_IO.T, bias_O) if by_onednn(x_NI) else torch.addmm(bias_O, x_NI, weight_IO)
+
+
+def _input_gradient(grad_NO: Tensor, weight_IO: Tensor) -> Tensor:
+    return product(grad_NO, weight_IO) if by_onednn(grad_NO) else grad_NO @ weight_IO.T
+
+
+def _weight_gradient(x_NI: Tensor, grad_NO: Tensor, weight_IO: Tensor, *, in_place: bool) -> Tensor | None:
+    """`xᵀ g`, or None when it is already in the weight's `grad`."""
+    if by_onednn(x_NI):
+        return weight_gradient(x_NI, grad_NO)
+    if in_place and weight_IO.grad is not None:
+        weight_IO.grad.addmm_(x_NI.T, grad_NO)
+        return None
+    return x_NI.T @ grad_NO

@@ -1,8 +1,11 @@
 """Safetensors files: read with suspicion, written beside and renamed."""
 
+import json
 import struct
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -11,20 +14,45 @@ from gpt2kit.errors import ModelError
 from gpt2kit.files import PARTIAL_SUFFIX, explained_disk_errors, sync_file, sync_folder
 
 _LARGEST_HEADER_BYTES = 100_000_000  # the library's own limit
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file into memory.
+    """Read a safetensors file, each tensor into fresh memory of its own.
+
+    The library would map the file instead: the tensors then begin at any address, and a model that is copied from there
+    is in memory twice for a while.
 
     Raises:
         ModelError: it is truncated, garbled, or another format under this name.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        with safe_open(
+            path, framework="pt"
+        ) as file:  # the library checks the header: types, shapes, no gaps, no overlap
+            return _read_tensors(path, library=file)
     except SafetensorError as error:
         cause = " ".join(str(error).split())
         raise ModelError(f"{path}: {_why_not_safetensors(path, cause)} ({cause}); fetch or save it again") from error
+
+
+def _read_tensors(path: Path, *, library: Any) -> dict[str, Tensor]:
+    """The tensors of a file whose header is known to be sound; those of rarer types by the library."""
+    tensors = {}
+    with path.open("rb") as file:
+        (header_bytes,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(header_bytes))
+        for name in library.keys():  # noqa: SIM118 (not a dict)
+            if (dtype := _DTYPES.get(header[name]["dtype"])) is None:
+                tensors[name] = library.get_tensor(name)
+                continue
+            begin, end = header[name]["data_offsets"]
+            content = torch.empty(end - begin, dtype=torch.uint8)
+            file.seek(8 + header_bytes + begin)
+            if file.readinto(content.numpy()) != end - begin:
+                raise SafetensorError("incomplete: the file became shorter while it was read")
+            tensors[name] = content.view(dtype).view(header[name]["shape"])
+    return tensors
 
 
 def _why_not_safetensors(path: Path, cause: str) -> str:

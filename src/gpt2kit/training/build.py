@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gpt2kit.console import warn
 from gpt2kit.errors import UsageError
@@ -19,6 +19,7 @@ from gpt2kit.tokens import PreparedData, Tokenizer
 from gpt2kit.training.settings import SHAPE_FIELDS, TrainSettings
 
 SCRATCH_CONTEXT = 256
+_ALIGNMENT_BYTES = 64  # of all memory that PyTorch itself takes on a CPU
 _SCRATCH_SHAPE = {"n_layer": 4, "n_head": 4, "n_embd": 256}
 
 
@@ -170,14 +171,24 @@ def freeze(model: GPT2, *, layers: int, embeddings: bool) -> None:
 
 
 def _to_fresh_memory(model: GPT2, device: torch.device) -> None:
-    """Copy every parameter, so that its alignment does not depend on the file it came from.
+    """Move every parameter to the device, copied where its alignment depends on the file it came from.
 
     Matrix kernels may round differently by alignment; a resumed run must not.
     """
-    copies: dict[nn.Parameter, nn.Parameter] = {}  # a tied head is the embedding again
+    moved: dict[nn.Parameter, nn.Parameter] = {}  # a tied head is the embedding again
+    taken: set[int] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter not in copies:
-                fresh = torch.empty(parameter.shape, dtype=parameter.dtype, device=device).copy_(parameter.detach())
-                copies[parameter] = nn.Parameter(fresh, requires_grad=parameter.requires_grad)
-            setattr(module, name, copies[parameter])
+            if parameter not in moved:
+                fresh = parameter.detach()
+                if parameter.device != device or not _stands_alone(fresh) or fresh.data_ptr() in taken:
+                    fresh = torch.empty(parameter.shape, dtype=parameter.dtype, device=device).copy_(fresh)
+                taken.add(fresh.data_ptr())
+                moved[parameter] = nn.Parameter(fresh, requires_grad=parameter.requires_grad)
+            setattr(module, name, moved[parameter])
+
+
+def _stands_alone(tensor: Tensor) -> bool:
+    """Whether its memory is aligned as PyTorch's own is, and holds nothing else."""
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return whole and tensor.is_contiguous() and tensor.data_ptr() % _ALIGNMENT_BYTES == 0

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2kit.errors import ModelError
+from gpt2kit.training.adamw import AdamW
 from gpt2kit.training.settings import OptimizerKind
 
 _ATTENTION = "c_attn.weight"
@@ -123,12 +124,7 @@ class Optimizers:
             {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
-        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in others)
-        self._all: list[torch.optim.Optimizer] = [
-            torch.optim.Adafactor(groups)
-            if kind == "adafactor"
-            else torch.optim.AdamW(groups, betas=betas, fused=fused)
-        ]
+        self._all: list[torch.optim.Optimizer | AdamW] = [_for_the_rest(groups, kind=kind, betas=betas)]
         if matrices:
             attention = [parameter for name, parameter in matrices if name.endswith(_ATTENTION)]
             whole = [parameter for name, parameter in matrices if not name.endswith(_ATTENTION)]
@@ -171,7 +167,19 @@ class Optimizers:
                     optimizer.state[parameter] = _restored(name, parameter, keys, tensors)
 
 
-def _state_keys(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> tuple[str, ...]:
+def _for_the_rest(
+    groups: list[dict[str, Any]], *, kind: OptimizerKind, betas: tuple[float, float]
+) -> torch.optim.Optimizer | AdamW:
+    """Adafactor where that is the kind, else AdamW, fused where there is such a kernel."""
+    if kind == "adafactor":
+        return torch.optim.Adafactor(groups)
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    if devices <= {"cpu"}:
+        return AdamW(groups, betas=betas)
+    return torch.optim.AdamW(groups, betas=betas, fused=devices <= {"cpu", "cuda"})
+
+
+def _state_keys(optimizer: torch.optim.Optimizer | AdamW, parameter: nn.Parameter) -> tuple[str, ...]:
     if isinstance(optimizer, Muon):
         return ("momentum",)
     if isinstance(optimizer, torch.optim.Adafactor):
