@@ -139,7 +139,7 @@ def test_planted_copies_are_marked_where_they_stand(reported, page):
 def test_surprise_is_that_of_a_plain_computation(reported):
     values = json.loads(reported[0].report.with_suffix(".json").read_text())
     folder = Path(values["models"]["model"]["folder"])
-    model, tokenizer = load_model(folder), load(folder, device="cpu").tokenizer
+    model, tokenizer = load_model(folder), load(folder, device="cpu", engine="torch").tokenizer
     samples = values["samples"]["model"]
     for prompt, text, surprise in zip(samples["prompts"], samples["texts"], samples["surprise"], strict=True):
         before, ids = tokenizer.encode(prompt), tokenizer.encode(text)
@@ -157,7 +157,11 @@ def test_surprise_of_a_character_of_many_tokens(reported):
     found, planted = reported
     text = planted["samples"][1]["text"]
     (surprise,) = surprise_of(
-        load(found.to_dict()["models"]["model"]["folder"], device="cpu"), [""], [text], batch_size=2, what="reading"
+        load(found.to_dict()["models"]["model"]["folder"], device="cpu", engine="torch"),
+        [""],
+        [text],
+        batch_size=2,
+        what="reading",
     )
     tokens = mark_surprise(text, surprise.ends, surprise.nats)
     assert "".join(token.text for token in tokens) == text
