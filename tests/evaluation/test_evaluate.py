@@ -86,7 +86,7 @@ def test_reports_are_numbered_and_never_replaced(settings):
         assert part in page
     assert str(first.report) in first.to_text()
     leftovers = [path.name for path in first.report.parent.iterdir()]
-    assert sorted(leftovers) == [f"evaluation-00{n}.{suffix}" for n in (1, 2) for suffix in ("json", "md")]
+    assert sorted(leftovers) == [f"evaluation-00{n}.{suffix}" for n in (1, 2) for suffix in ("html", "json", "md")]
 
 
 def test_the_same_seed_gives_the_same_figures(settings):

@@ -56,6 +56,7 @@ class DemoResult:
             "samples": [sample.to_dict() for sample in self.samples],
             "texts": str(self.texts),
             "evaluation": str(self.evaluation.report),
+            "evaluation_page": str(self.evaluation.page),
             "picture": None if self.picture is None else str(self.picture),
             "seconds": self.seconds,
         }
@@ -67,7 +68,7 @@ class DemoResult:
             ("prepared text", f"{self.data.folder}  ({train_split['num_tokens']:,} tokens to learn from)"),
             ("model", f"{self.training.model_dir}  ({self.training.plan.parameters / 1e6:.1f} M parameters)"),
             ("generated texts", f"{self.texts}"),
-            ("measurements", f"{self.evaluation.report}"),
+            ("measurements", f"{self.evaluation.page}  (open it in a browser)"),
         ]
         if self.picture is not None:
             rows.append(("picture", f"{self.picture}"))

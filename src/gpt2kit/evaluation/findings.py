@@ -1,16 +1,18 @@
 """What an evaluation found, from the figures of its parts to the values that its report holds."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpt2kit.evaluation.comparison import Comparison
+from gpt2kit.evaluation.curve import Curve
 from gpt2kit.evaluation.heldout import HeldOut
 from gpt2kit.evaluation.likelihood import Likelihood, Protocol
 from gpt2kit.evaluation.models import ModelRecord
 from gpt2kit.evaluation.probes import Memory
 from gpt2kit.evaluation.settings import EvaluateSettings
-from gpt2kit.evaluation.texts import TextReport, TextSet
+from gpt2kit.evaluation.surprise import Surprise
+from gpt2kit.evaluation.texts import TextReport, TextSet, metrics
 from gpt2kit.runtime import provenance
 
 FORMAT = "gpt2kit evaluation"
@@ -31,8 +33,10 @@ class Findings:
         comparison: of the two models, or None.
         same_tokenizer: whether all models have the same one, so that figures per token compare.
         sets: the texts that were measured, in the order of the report.
+        surprise: of the first texts of each set, what the model makes of their tokens.
         texts: their figures; None when left out.
         memory: what is remembered of the training text.
+        curve: of the training that made the model, if its folder holds one.
         warnings: what not to trust.
         notes: what was left out, and why.
         seconds: time it took.
@@ -47,8 +51,10 @@ class Findings:
     comparison: Comparison | None
     same_tokenizer: bool
     sets: dict[str, TextSet]
+    surprise: dict[str, list[Surprise]]
     texts: TextReport | None
     memory: Memory
+    curve: Curve | None
     warnings: list[str]
     notes: list[str]
     seconds: float
@@ -75,15 +81,23 @@ class Findings:
                 **{role: each.to_dict() for role, each in self.likelihood.items()},
                 "comparison": None if self.comparison is None else self.comparison.to_dict(),
             },
-            "texts": None if self.texts is None else self.texts.to_dict(),
+            "texts": self._text_values(),
             "samples": {name: self._sample_values(name) for name in self.sets},
             "memorisation": self.memory.to_dict(),
+            "training": None if self.curve is None else self.curve.to_dict(),
             "warnings": self.warnings,
             "notes": self.notes,
             "settings": self.settings.to_dict(),
             "provenance": provenance(),
             "seconds": self.seconds,
         }
+
+    def _text_values(self) -> dict[str, Any] | None:
+        """The figures of texts, with what to call each and how to show it."""
+        if self.texts is None:
+            return None
+        described = [asdict(metric) for metric in metrics(self.settings.copy_words)]
+        return {"metrics": described, **self.texts.to_dict()}
 
     def _sample_values(self, name: str) -> dict[str, Any]:
         each = self.sets[name]
@@ -92,6 +106,7 @@ class Findings:
             "texts": each.texts,
             "sources": each.sources,
             "copies": self.memory.spans(name, self.texts),
+            "surprise": [each.to_dict() for each in self.surprise.get(name, [])],
         }
 
 
@@ -108,7 +123,7 @@ class Evaluation:
         warnings: what not to trust.
         notes: what was left out, and why.
         values: everything that the report's JSON holds.
-        report: the Markdown report; the JSON and the picture lie beside it under the same name.
+        report: the Markdown report; the page for a browser, the JSON and the picture lie beside it under the same name.
     """
 
     likelihood: dict[str, Likelihood]
@@ -121,6 +136,11 @@ class Evaluation:
     values: dict[str, Any] = field(repr=False)
     report: Path
     _text: str = field(repr=False)
+
+    @property
+    def page(self) -> Path:
+        """The report as an HTML file."""
+        return self.report.with_suffix(".html")
 
     @property
     def perplexity(self) -> float:

@@ -6,7 +6,7 @@ settings ask for it; near copies in its texts, which cost seconds, always.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from gpt2kit.tokens import PreparedData
 _NEAR_COPIES_KEPT = 20
 
 Floats = npt.NDArray[np.float64]
+Figures = TypeVar("Figures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +274,7 @@ class Probes:
                     [one.num_copied for one in copies], [one.num_words for one in copies], seed=self._settings.seed
                 )
                 near[name] = NearFigures(share, copies)
-        return Memory(near, self._extraction, self._membership(), self._exposure)
+        return Memory(near, _model_first(self._extraction), self._membership(), _model_first(self._exposure))
 
     def _membership(self) -> Membership | None:
         if "model" not in self._units:
@@ -286,6 +287,11 @@ class Probes:
                 base = (of_base[0], of_base[1])
         same = len(set(self._tokenizers.values())) == 1
         return membership(members, others, base=base, same_tokenizer=same, unit=unit, seed=self._settings.seed)
+
+
+def _model_first(found: dict[str, Figures]) -> dict[str, Figures]:
+    """The model before the one it stands beside, in whatever order they were asked."""
+    return dict(sorted(found.items(), key=lambda item: item[0] != "model"))
 
 
 def copied_spans(copies: Sequence[Copies], near: Sequence[NearCopies]) -> list[list[dict[str, Any]]]:

@@ -7,6 +7,7 @@ from gpt2kit.errors import MissingExtraError
 from gpt2kit.evaluation import report as reports
 from gpt2kit.evaluation.findings import Evaluation, Findings
 from gpt2kit.evaluation.memory_words import memory_page, memory_tables, memory_verdict
+from gpt2kit.evaluation.page import html_page
 from gpt2kit.evaluation.picture import draw
 from gpt2kit.evaluation.verdict import likelihood_verdict, text_verdict, warnings_on_size
 from gpt2kit.files import explained_disk_errors
@@ -28,10 +29,10 @@ def publish(found: Findings, stem: Path) -> Evaluation:
     values = found.to_dict() | {"verdict": verdict}
     plain, marked = (_tables(found, markdown=markdown) for markdown in (False, True))
     memory_plain, memory_marked = (_memory_tables(found, markdown=markdown) for markdown in (False, True))
-    page = reports.markdown_text(
+    markdown = reports.markdown_text(
         values, marked, texts=found.texts, sets=found.sets, picture=picture, memory=memory_page(memory_marked)
     )
-    reports.write_report(stem, values, page)
+    reports.write_report(stem, values, markdown=markdown, page=html_page(values))
     return Evaluation(
         likelihood=found.likelihood,
         comparison=found.comparison,

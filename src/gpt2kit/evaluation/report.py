@@ -31,13 +31,14 @@ def release_number(stem: Path) -> None:
     stem.with_suffix(".md").unlink(missing_ok=True)
 
 
-def write_report(stem: Path, values: dict[str, Any], markdown: str) -> None:
-    """Write the JSON, then the Markdown.
+def write_report(stem: Path, values: dict[str, Any], *, markdown: str, page: str) -> None:
+    """Write the JSON, then the page for a browser, then the Markdown.
 
     Raises:
         DiskError: the disk is full.
     """
     write_atomically(stem.with_suffix(".json"), to_json(values))
+    write_atomically(stem.with_suffix(".html"), page)
     write_atomically(stem.with_suffix(".md"), markdown)
 
 
@@ -86,7 +87,7 @@ def texts_table(report: TextReport, *, copy_words: int, markdown: bool = False) 
 def terminal_text(values: dict[str, Any], tables: Sequence[str], stem: Path, *, has_picture: bool) -> str:
     """What a person sees at the end of a run."""
     protocol = values["likelihood"]["protocol"]["text"]
-    files = [str(stem.with_suffix(".md")), str(stem.with_suffix(".json"))]
+    files = [str(stem.with_suffix(suffix)) for suffix in (".html", ".md", ".json")]
     if has_picture:
         files.append(str(stem.with_suffix(".png")))
     blocks = [*tables, f"Protocol: {protocol}.", "\n".join(values["verdict"])]

@@ -7,6 +7,7 @@ from gpt2kit.console import say, warn
 from gpt2kit.errors import DataError, MissingExtraError, UsageError
 from gpt2kit.evaluation.coherence import SentenceSpace, passages
 from gpt2kit.evaluation.comparison import compare
+from gpt2kit.evaluation.curve import read_curve
 from gpt2kit.evaluation.findings import Evaluation, Findings
 from gpt2kit.evaluation.grammar import GrammarChecker
 from gpt2kit.evaluation.heldout import HeldOut, choose_split, openings, read_held_out, read_text_file, training_texts
@@ -19,12 +20,14 @@ from gpt2kit.evaluation.report import claim_stem, release_number
 from gpt2kit.evaluation.samples import generate_texts, human_texts, read_samples
 from gpt2kit.evaluation.settings import EvaluateSettings
 from gpt2kit.evaluation.statistics import Floats
+from gpt2kit.evaluation.surprise import Surprise, surprise_of
 from gpt2kit.evaluation.texts import Featurise, TextReport, TextSet, measure_texts
-from gpt2kit.generation import load
+from gpt2kit.generation import LanguageModel, load
 from gpt2kit.runtime import uniform
 from gpt2kit.tokens import PreparedData
 
 _ORDER: tuple[str, ...] = ("model", "base", "other", "human")
+SAMPLES_READ = 6  # of each set of texts: those that the report shows
 _SPACE_CHARACTERS = 4_000_000  # of training text; more makes the space of sentences hardly better
 
 
@@ -69,6 +72,7 @@ class _Run:
         self.warnings: list[str] = []
         self.featurise = self._mauve_reader()
         self.grammar = GrammarChecker() if settings.grammar else None
+        self.surprise: dict[str, list[Surprise]] = {}
         self.model = find_model(settings.model_dir, role="model")
         other, why_none = find_other(self.model, settings.compare_with)
         if why_none:
@@ -152,10 +156,12 @@ class _Run:
         encoded: dict[str, list[TokenDocument]] = {}
         tokenizers: dict[str, str] = {}
         sets: dict[str, TextSet] = {}
-        for record in self.records:
+        # The model last, so that it can read the other one's texts too while it is loaded.
+        for record in reversed(self.records):
             measured, documents, fingerprint = self._measure_model(record, sets)
             likelihood[record.role], encoded[record.role] = measured, documents
             tokenizers[record.role] = fingerprint
+        likelihood = {record.role: likelihood[record.role] for record in self.records}
         same_tokenizer = len(set(tokenizers.values())) == 1
         comparison = None
         if len(self.records) == 2:
@@ -180,8 +186,10 @@ class _Run:
             comparison=comparison,
             same_tokenizer=same_tokenizer,
             sets=sets,
+            surprise=self.surprise,
             texts=self._measure_texts(sets),
             memory=self.probes.results(sets),
+            curve=read_curve(self.model.folder),
             warnings=self.warnings,
             notes=self.notes,
             seconds=round(time.monotonic() - self.started, 3),
@@ -225,7 +233,20 @@ class _Run:
             sets[record.role] = generate_texts(loaded, found, title=record.name, settings=settings)
         if record is self.model and found:
             sets["human"] = human
+        if record is self.model:
+            self._measure_surprise(loaded, sets)
         return measured, documents, loaded.tokenizer.fingerprint
+
+    def _measure_surprise(self, loaded: LanguageModel, sets: dict[str, TextSet]) -> None:
+        """Let the model read the texts that the report shows."""
+        for name, each in sets.items():
+            self.surprise[name] = surprise_of(
+                loaded,
+                each.prompts[:SAMPLES_READ],
+                each.texts[:SAMPLES_READ],
+                batch_size=self.settings.batch_size,
+                what=f"reading texts ({name})",
+            )
 
     def _measure_texts(self, sets: dict[str, TextSet]) -> TextReport | None:
         if not sets:

@@ -1,0 +1,336 @@
+"""The report as a page for a browser: well-formed, safe, complete, and right about copies and surprise."""
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt2kit import EvaluateSettings, evaluate
+from gpt2kit.evaluation.curve import read_curve
+from gpt2kit.evaluation.page import html_page
+from gpt2kit.evaluation.page.figures import part_groups
+from gpt2kit.evaluation.page.passages import mark_copies, mark_surprise, printable
+from gpt2kit.evaluation.page.plots import dot_row, ticks
+from gpt2kit.evaluation.page.tables import tables_of
+from gpt2kit.evaluation.statistics import Figure
+from gpt2kit.evaluation.surprise import surprise_of
+from gpt2kit.evaluation.texts import Metric
+from gpt2kit.generation import load
+from gpt2kit.model import load_model
+
+VOID = {"meta", "br", "input"}
+
+
+class Node(HTMLParser):
+    """A parser that refuses what is not well-formed, and keeps each element with its attributes and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[dict] = []
+        self.elements: list[dict] = []
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        assert len({name for name, _ in attrs}) == len(attrs), f"an attribute twice in {tag}"
+        element = {"tag": tag, "attrs": dict(attrs), "text": "", "up": self.open[-1] if self.open else None}
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> without a beginning"
+        assert self.open[-1]["tag"] == tag, f"</{tag}> closes <{self.open[-1]['tag']}>"
+        self.open.pop()
+
+    def handle_data(self, data):
+        for element in self.open:
+            element["text"] += data
+
+    def find(self, tag: str, cls: str = "", within: dict | None = None) -> list[dict]:
+        """Elements by their tag and one of their classes."""
+        return [
+            each
+            for each in self.elements
+            if each["tag"] == tag
+            and (not cls or cls in (each["attrs"].get("class") or "").split())
+            and (within is None or self.is_below(each, within))
+        ]
+
+    @staticmethod
+    def is_below(element: dict, other: dict) -> bool:
+        above = element["up"]
+        while above is not None and above is not other:
+            above = above["up"]
+        return above is not None
+
+
+@pytest.fixture(scope="module")
+def page(reported) -> Node:
+    return Node(reported[0].page.read_text(encoding="utf-8"))
+
+
+def test_the_page_asks_nothing_of_the_network(reported, page):
+    text = reported[0].page.read_text(encoding="utf-8")
+    assert not page.find("script") + page.find("link") + page.find("img") + page.find("iframe")
+    ids = {each["attrs"]["id"] for each in page.elements if "id" in each["attrs"]}
+    for each in page.elements:
+        assert not any(name.startswith("on") or name in ("src", "style", "action") for name in each["attrs"])
+        if "href" in each["attrs"]:
+            assert each["attrs"]["href"][0] == "#"
+            assert each["attrs"]["href"][1:] in ids
+    style = page.find("style")[0]["text"]
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = next(each for each in page.find("meta") if each["attrs"].get("http-equiv") == "Content-Security-Policy")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy["attrs"]["content"].startswith(f"default-src 'none'; style-src 'sha256-{digest}'")
+    assert text.startswith("<!doctype html>")
+    assert len(page.find("h1")) == 1
+
+
+def test_texts_of_strangers_are_shown_and_do_nothing(reported, page):
+    samples = reported[1]["samples"]
+    shown = page.find("article", "sample")
+    assert len(shown) == len(samples)
+    for article, sample in zip(shown, samples, strict=True):
+        for view in ("copies", "surprise"):
+            body = page.find("p", view, article)[0]
+            if not page.find("sup", within=body):  # the numbers of footnotes
+                assert body["text"] == printable(sample["text"])
+        assert page.find("p", "prompt", article)[0]["text"] == (sample["prompt"] or "From the beginning")
+    assert "49" not in page.find("p", "copies", shown[0])[0]["text"]  # no template of a template
+    assert "\x00" not in reported[0].page.read_text(encoding="utf-8")
+    assert "\u2400" in shown[0]["text"]
+
+
+def test_planted_copies_are_marked_where_they_stand(reported, page):
+    planted = reported[1]
+    article = page.find("article", "sample")[1]
+    exact = page.find("mark", "exact", article)
+    joined = "".join(each["text"] for each in exact)
+    assert planted["copied"] in joined
+    assert any(planted["source"] in each["attrs"]["title"] for each in exact)
+    near = page.find("mark", "near", article)
+    assert "purple" in "".join(each["text"] for each in near)
+    assert any("1 word changed" in each["attrs"]["title"] for each in near)
+    notes = page.find("ol", "notes", article)[0]["text"]
+    assert "14 words, word for word in" in notes
+    assert planted["source"] in notes
+    values = reported[0].to_dict()
+    assert any(row["text"] == planted["copied"] for row in values["texts"]["sets"]["model"]["matches"])
+    memory = next(each for each in page.find("section") if each["attrs"].get("id") == "memory")
+    assert planted["copied"] in memory["text"]
+
+
+def test_surprise_is_that_of_a_plain_computation(reported):
+    values = json.loads(reported[0].report.with_suffix(".json").read_text())
+    folder = Path(values["models"]["model"]["folder"])
+    model, tokenizer = load_model(folder), load(folder, device="cpu", engine="torch").tokenizer
+    samples = values["samples"]["model"]
+    for prompt, text, surprise in zip(samples["prompts"], samples["texts"], samples["surprise"], strict=True):
+        before, ids = tokenizer.encode(prompt), tokenizer.encode(text)
+        assert len(surprise["nats"]) == len(surprise["token_ends"]) == len(ids)
+        assert surprise["token_ends"][-1] == len(text)
+        stream = [tokenizer.end_of_text, *before, *ids][: model.config.n_positions + 1]
+        with torch.inference_mode():
+            logits_TV = model.logits(model(torch.tensor([stream[:-1]])))[0]
+        expected = -logits_TV.double().log_softmax(-1)[range(len(stream) - 1), stream[1:]][len(before) :]
+        assert surprise["nats"][: len(expected)] == pytest.approx(expected.tolist(), abs=2e-3)
+    assert len(samples["surprise"][2]["nats"]) > model.config.n_positions  # its end was read in a second window
+
+
+def test_surprise_of_a_character_of_many_tokens(reported):
+    found, planted = reported
+    text = planted["samples"][1]["text"]
+    (surprise,) = surprise_of(
+        load(found.to_dict()["models"]["model"]["folder"], device="cpu", engine="torch"),
+        [""],
+        [text],
+        batch_size=2,
+        what="reading",
+    )
+    tokens = mark_surprise(text, surprise.ends, surprise.nats)
+    assert "".join(token.text for token in tokens) == text
+    rocket = next(token for token in tokens if token.text.endswith("\U0001f680"))
+    place = text.index("\U0001f680") + 1
+    own = [nats for end, nats in zip(surprise.ends, surprise.nats, strict=True) if place - 1 <= end <= place]
+    # The first of these completes the character before.
+    assert rocket.title.startswith(f"{sum(own[1:]):.2f} nats")
+
+
+def test_all_that_was_measured_is_on_the_page(reported, page):
+    found = reported[0]
+    text = page.find("body")[0]["text"]
+    for line in (*found.verdict, *found.notes, *(warning[1:] for warning in found.warnings)):
+        assert line[1:] in text
+    for metric in found.to_dict()["texts"]["metrics"]:
+        if metric["name"] in found.texts.sets["model"].figures:
+            assert metric["title"] in text
+    for part in ("Extraction", "Membership", "best: 4.250 at step 5", "<not> finite", "copy_words", "sha256"):
+        assert part in text
+    assert str(found.page) in found.to_text().splitlines()[-1].split(",")[0]
+    charts = [each for each in page.find("svg") if each["attrs"].get("role") == "img"]
+    assert charts
+    assert all(page.find("title", within=each) for each in charts)
+
+
+def test_figures_that_the_page_does_not_know_by_name(reported):
+    values = json.loads(reported[0].report.with_suffix(".json").read_text())
+    values["texts"]["metrics"].append({"name": "newest", "title": "newest <figure>", "is_share": False, "digits": 2})
+    values["texts"]["sets"]["model"]["figures"]["newest"] = {"value": 0.123, "interval": [0.1, 0.2]}
+    values["likelihood"]["model"]["by_position"] = [{"from": 0, "to": 15, "nats": {"value": 4.5, "interval": None}}]
+    values["likelihood"]["by_rarity"] = {"model": {"rare": 7.25, "common": 2.5}, "other": {"rare": 8.0, "common": 3.5}}
+    values["weather"] = {"sky_colour": "blue & grey"}
+    page = Node(html_page(values))
+    text = page.find("body")[0]["text"]
+    for part in ("newest <figure>", "0.12", "y position", "4.500", "y rarity", "7.25", "sky colour", "blue & grey"):
+        assert part in text
+
+
+def test_parts_of_held_out_text_share_a_logarithmic_scale(reported):
+    values = json.loads(reported[0].report.with_suffix(".json").read_text())
+    parts = [
+        {"title": title, "num_tokens": 5, "num_units": 2, "nats": 9.0, "perplexity": {"value": value, "interval": None}}
+        for title, value in (("1 to 15", 100.0), ("16 to 31", 10.0), ("<b>", 1.0))
+    ]
+    values["breakdown"] = {"model": {"documents": [{"name": "a.txt", "perplexity": 31.5}], "place": parts}}
+    values["texts"]["floors"] = {"distinct_2": {"value": 0.111, "interval": None}}
+    (group,) = part_groups(values)
+    assert group.title == "Perplexity by place"
+    assert [row.marks[0].x for row in group.rows] == [96.0, 50.0, 4.0]
+    page = Node(html_page(values))
+    text = page.find("body")[0]["text"]
+    for part in ("16 to 31", "<b>", "a.txt", "31.5", "human text without connection: 0.111"):
+        assert part in text
+
+
+def test_the_least_there_can_be(model_folder, tmp_path):
+    folder = model_folder()
+    text = tmp_path / "book.txt"
+    text.write_text("The fox saw the wolf. " * 40, encoding="utf-8")
+    found = evaluate(
+        EvaluateSettings(
+            model_dir=str(folder), text=text, data_dir=tmp_path / "no", num_samples=0, picture=False,
+            output_dir=tmp_path / "out", device="cpu",
+        )
+    )  # fmt: skip
+    page = Node(found.page.read_text(encoding="utf-8"))
+    assert not page.find("article")
+    assert "perplexity of held-out text" in page.find("body")[0]["text"]
+
+
+def test_the_curve_of_many_steps_is_made_of_means(tmp_path):
+    assert read_curve(tmp_path) is None
+    (tmp_path / "training").mkdir()
+    records = [{"step": step, "kind": "train", "loss": float(step)} for step in range(1, 501)]
+    records.insert(250, {"step": 250, "kind": "train", "loss": float("nan")})
+    (tmp_path / "training" / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    curve = read_curve(tmp_path)
+    assert curve.steps_per_point == 3
+    assert curve.train[0] == (2.0, 2.0)
+    assert curve.train[-1] == (499.5, 499.5)
+    assert all(step == loss for step, loss in curve.train)
+
+
+def test_dots_lie_where_their_figures_are():
+    row = dot_row(
+        Metric("m", "m", is_share=True), {"model": Figure(0.25, (0.0, 0.5)), "human": Figure(0.5, (0.25, 0.5))}
+    )
+    assert [mark.x for mark in row.marks] == [50.0, 96.0]
+    assert (row.marks[0].low, row.marks[0].high) == (4.0, 96.0)
+    assert row.band == (50.0, 96.0)
+    assert row.ends == [(4.0, "0.0%"), (96.0, "50.0%")]
+    small = dot_row(Metric("m", "m", is_share=True), {"model": Figure(0.001)})
+    assert small.marks[0].x < 10  # hardly anything looks like it
+    alike = dot_row(Metric("m", "m"), {"model": Figure(1.0), "human": Figure(1.001)})
+    assert abs(alike.marks[0].x - alike.marks[1].x) < 1
+    worse = dot_row(Metric("m", "m"), {"model": Figure(-1.0)}, with_zero=True)
+    assert (worse.marks[0].x, worse.zero) == (4.0, 96.0)
+    assert dot_row(Metric("m", "m"), {"model": Figure(0.0)}).marks[0].x == 50
+    assert dot_row(Metric("m", "m"), {"model": Figure(float("inf"))}).marks == []
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_ticks_hold_what_is_drawn(low, span):
+    marks = ticks(low, low + span)
+    assert marks[0] <= low + 1e-6 * span + 1e-9
+    assert marks[-1] >= low + span - 1e-6 * span - 1e-9
+    assert 2 <= len(marks) <= 9
+
+
+@given(st.text(max_size=60), st.data())
+def test_pieces_joined_are_the_text(text, data):
+    spans = []
+    for _ in range(data.draw(st.integers(0, 4))):
+        start = data.draw(st.integers(0, len(text)))
+        end = data.draw(st.integers(start, len(text)))
+        kind = data.draw(st.sampled_from(["exact", "near"]))
+        spans.append(
+            {"kind": kind, "start": start, "end": end, "num_words": data.draw(st.integers(5, 60)), "edits": 1}
+            | {"source": "a.txt", "place": "", "training_text": "b"}
+        )
+    pieces, notes = mark_copies(text, spans, shortest=8)
+    assert "".join(piece.text for piece in pieces) == printable(text)
+    assert len(printable(text)) == len(text)
+    assert [note.number for note in notes] == list(range(1, len(notes) + 1))
+    covered = {place for span in spans for place in range(span["start"], span["end"])}
+    assert sum(len(piece.text) for piece in pieces if piece.kind) == len(covered)
+    ended = [note.number for piece in pieces for note in piece.ending]
+    assert len(ended) == len(set(ended))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+        lambda below: st.lists(below, max_size=4) | st.dictionaries(st.text(max_size=5), below, max_size=4),
+        max_leaves=12,
+    )
+)
+def test_any_json_makes_tables_of_even_rows(value):
+    for table in tables_of({"a": value}, "", names={"model": "mine"}):
+        assert all(len(row) == len(table.headers) for row in table.rows)
+        assert all(isinstance(cell, str) for row in table.rows for cell in row)
+
+
+def test_letters_stand_out_from_their_ground():
+    style = (Path(html_page.__code__.co_filename).parent / "templates" / "report.css").read_text()
+    blocks = re.findall(r":root \{(.*?)\n\s*\}", style, re.DOTALL)
+    assert len(blocks) == 3  # light, dark, print
+    for block in blocks:
+        colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6});", block))
+        grounds = [name for name in colours if re.fullmatch(r"(exact|near)-\d|s\d|paper|raised|warning-paper", name)]
+        assert len(grounds) >= 16
+        pairs = [("ink", name) for name in grounds] + [("quiet", "paper"), ("accent", "paper"), ("paper", "ink")]
+        pairs += [("alarm", "alarm-paper"), ("warning", "warning-paper")]
+        for front, back in pairs:
+            assert contrast(colours[front], colours[back]) >= 4.5, (front, back)
+        for front in ("model", "other", "human"):
+            assert contrast(colours[front], colours["paper"]) >= 3, front
+            assert contrast(colours[front], colours["band"]) >= 3, front
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2's contrast ratio of two colours."""
+    lights = sorted(luminance(each) for each in (one, other))
+    return (lights[1] + 0.05) / (lights[0] + 0.05)
+
+
+def luminance(colour: str) -> float:
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * each for each in colour[1:])
+    shares = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+    red, green, blue = (share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
