@@ -33,17 +33,17 @@ class TextCache:
     """
 
     def __init__(self, engine: "NativeEngine", capacity: int, *, source: "TextCache | None" = None) -> None:
+        self.source: TextCache | None = source
+        self.length: int = 0
         assert source is None or source.source is None
         shape = engine.shape
         K = shape.n_embd // shape.n_head
-        self.source = source
         self.num_shared = 0 if source is None else source.length // PANEL * PANEL
         self.capacity = -(-capacity // PANEL) * PANEL
         self.own_capacity = self.capacity - self.num_shared
         heads = (shape.n_layer, shape.n_head)
         self.keys = np.empty((*heads, self.own_capacity // PANEL, K, PANEL), dtype=np.float32)
         self.values = np.empty((*heads, -(-K // PANEL), self.own_capacity, PANEL), dtype=np.float32)
-        self.length = 0
         if source is not None:
             self._copy_the_rest(source)
 
