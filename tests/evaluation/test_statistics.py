@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from gpt2kit.evaluation.statistics import mean_figure, ratio_figure, ratio_interval, share_figure
+from gpt2kit.evaluation.statistics import (
+    mean_figure,
+    ratio_figure,
+    ratio_interval,
+    share_figure,
+    sign_flip_p_value,
+    student_quantile,
+)
 
 
 def test_an_interval_holds_the_ratio_and_is_the_same_for_a_seed():
@@ -82,3 +89,40 @@ def test_bca_agrees_with_scipy():
     width = judge.high - judge.low
     assert low == pytest.approx(judge.low, abs=0.06 * width)
     assert high == pytest.approx(judge.high, abs=0.06 * width)
+
+
+def test_students_quantile_agrees_with_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    for degrees in (1, 2.5, 9, 30.2, 1e5):
+        assert student_quantile(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=1e-5)
+
+
+def test_sign_flips_of_a_few_units_are_counted_exactly():
+    # Of the 8 choices of signs, + + + and - - - are as far from 0 as what was observed.
+    assert sign_flip_p_value([1.0, 2.0, 3.0], seed=0) == 2 / 8
+    assert sign_flip_p_value([3.0, -3.0], seed=0) == 1.0
+    assert sign_flip_p_value([1.0], seed=0) is None
+    assert sign_flip_p_value([0.0] * 40, seed=0) == 1.0
+
+
+def test_sign_flips_of_many_units_agree_with_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    differences = np.random.default_rng(0).normal(0.3, 1, size=25)
+    judge = stats.permutation_test((differences,), np.sum, permutation_type="samples", n_resamples=50_000, rng=1)
+    assert sign_flip_p_value(differences, seed=0) == pytest.approx(judge.pvalue, abs=0.01)
+
+
+def test_equal_models_are_told_apart_as_often_as_the_p_value_says():
+    draw = np.random.default_rng(0)
+    p_values = [sign_flip_p_value(draw.standard_t(4, size=12), seed=0) for _ in range(1000)]
+    # 5% of 1,000 is 50 with a standard error of 6.9.
+    assert 30 <= sum(p <= 0.05 for p in p_values) <= 70
+
+
+def test_thousands_of_units_are_taken_together():
+    draw = np.random.default_rng(0)
+    tokens = draw.lognormal(5, 0.7, size=12_345)
+    nats = tokens * draw.normal(3, 0.4, size=12_345)
+    ratio = nats.sum() / tokens.sum()
+    error = np.sqrt(((nats - ratio * tokens) ** 2).sum()) / tokens.sum()
+    assert ratio_interval(nats, tokens, seed=0) == pytest.approx((ratio - 1.96 * error, ratio + 1.96 * error), abs=2e-3)

@@ -1,4 +1,4 @@
-"""Where a model predicts well and where it does not: its nats by context, by place, by source and by rarity of the token.
+"""Where a model predicts well and where it does not: its nats by context, place, source, and rarity of the token.
 
 A figure of a part is that of the whole, `exp(nats / tokens)`, over the part's tokens; the parts of a table hold each
 predicted token once, so their nats add up to the whole.
@@ -19,6 +19,7 @@ from gpt2kit.console import text_table
 from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Protocol, TokenDocument, windows
 from gpt2kit.evaluation.statistics import Figure, ratio_interval
 from gpt2kit.model.loss import perplexity
+from gpt2kit.tokens import PreparedData, Tokenizer
 
 Ids = npt.NDArray[np.int64]
 
@@ -33,6 +34,7 @@ _RARITY_TITLES = (
     "not in the training text",
 )
 _ROWS_SHOWN = 20
+_BLOCK_TOKENS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,19 @@ def break_down(
         classes_V = rarity_classes(training_counts_V)
         found["rarity"] = parts_of(classes_V[predicted([document.ids_N for document in documents])], _RARITY_TITLES)
     return Breakdown([_of_document(document, values) for document, values in zip(documents, nats, strict=True)], found)
+
+
+def training_counts(data: PreparedData | None, tokenizer: Tokenizer) -> Ids | None:
+    """How often the training text holds each entry of a vocabulary; None where it was encoded with another one."""
+    if data is None:
+        return None
+    store = data.store("train")
+    if store.tokenizer_fingerprint != tokenizer.fingerprint:
+        return None
+    counts_V = np.zeros(tokenizer.vocab_size, dtype=np.int64)
+    for start in range(0, store.num_tokens, _BLOCK_TOKENS):
+        counts_V += np.bincount(store.ids_N[start : start + _BLOCK_TOKENS], minlength=len(counts_V))
+    return counts_V
 
 
 def rarity_classes(training_counts_V: Ids) -> Ids:

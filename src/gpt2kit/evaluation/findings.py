@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpt2kit.evaluation.breakdown import Breakdown
 from gpt2kit.evaluation.comparison import Comparison
 from gpt2kit.evaluation.heldout import HeldOut
 from gpt2kit.evaluation.likelihood import Likelihood, Protocol
@@ -28,6 +29,7 @@ class Findings:
         data_fingerprint: of the prepared data; None without any.
         protocol: how likelihood was measured.
         likelihood: by model.
+        breakdowns: the same, part by part.
         comparison: of the two models, or None.
         same_tokenizer: whether all models have the same one, so that figures per token compare.
         sets: the texts that were measured, in the order of the report.
@@ -44,6 +46,7 @@ class Findings:
     data_fingerprint: str | None
     protocol: Protocol
     likelihood: dict[str, Likelihood]
+    breakdowns: dict[str, Breakdown]
     comparison: Comparison | None
     same_tokenizer: bool
     sets: dict[str, TextSet]
@@ -75,6 +78,7 @@ class Findings:
                 **{role: each.to_dict() for role, each in self.likelihood.items()},
                 "comparison": None if self.comparison is None else self.comparison.to_dict(),
             },
+            "breakdown": {role: each.to_dict() for role, each in self.breakdowns.items()},
             "texts": None if self.texts is None else self.texts.to_dict(),
             "samples": {name: self._sample_values(name) for name in self.sets},
             "memorisation": self.memory.to_dict(),

@@ -4,6 +4,7 @@ import time
 
 from gpt2kit.console import say, warn
 from gpt2kit.errors import DataError, MissingExtraError, UsageError
+from gpt2kit.evaluation.breakdown import Breakdown, break_down, training_counts
 from gpt2kit.evaluation.coherence import SentenceSpace, passages
 from gpt2kit.evaluation.comparison import compare
 from gpt2kit.evaluation.findings import Evaluation, Findings
@@ -63,6 +64,7 @@ class _Run:
         self.started = time.monotonic()
         self.notes: list[str] = []
         self.warnings: list[str] = []
+        self.breakdowns: dict[str, Breakdown] = {}
         self.model = find_model(settings.model_dir, role="model")
         other, why_none = find_other(self.model, settings.compare_with)
         if why_none:
@@ -157,6 +159,7 @@ class _Run:
             data_fingerprint=None if self.data is None else self.data.manifest["fingerprint"],
             protocol=self.protocol,
             likelihood=likelihood,
+            breakdowns=self.breakdowns,
             comparison=comparison,
             same_tokenizer=same_tokenizer,
             sets=sets,
@@ -185,6 +188,13 @@ class _Run:
         )
         seconds = round(time.monotonic() - started, 3)
         measured = summarise(documents, nats, protocol=self.protocol, seed=settings.seed, seconds=seconds)
+        self.breakdowns[record.role] = break_down(
+            documents,
+            nats,
+            protocol=self.protocol,
+            seed=settings.seed,
+            training_counts_V=training_counts(self.data, loaded.tokenizer),
+        )
         self.probes.measure(record.role, loaded, documents, nats)
         wanted = settings.num_samples if self.given_samples is None else len(self.given_samples.texts)
         if not wanted:
