@@ -42,6 +42,7 @@ EXTRAS = {
     "plots": (("matplotlib",), "pictures"),
     "metrics": (("sklearn",), "coherence of generated texts"),
     "tune": (("optuna",), "searching for settings"),
+    "lm-eval": (("lm_eval",), "the tasks of lm-eval"),
     "notebooks": (("ipykernel", "nbclient", "nbformat"), "the notebooks"),
 }
 _LORA_RANK = 8  # the default of `gpt2kit train`
