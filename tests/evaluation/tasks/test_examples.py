@@ -68,18 +68,18 @@ def test_what_is_wrong_is_told_with_its_line(line, what, tmp_path):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(UsageError, match="--lambada .*: cannot be read: No such file"):
+    with pytest.raises(UsageError, match=r"--lambada .*: cannot be read: No such file"):
         read_lambada(tmp_path / "none.jsonl", limit=None)
     (tmp_path / "latin.jsonl").write_bytes(b'{"text": "caf\xe9 au"}')
     with pytest.raises(DataError, match="is not UTF-8 text \\(byte 13\\)"):
         read_lambada(tmp_path / "latin.jsonl", limit=None)
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(DataError, match="--cloze .* holds no examples"):
+    with pytest.raises(DataError, match=r"--cloze .* holds no examples"):
         read_cloze(tmp_path / "empty.jsonl", limit=None)
-    with pytest.raises(DataError, match="--wikitext .* holds no text"):
+    with pytest.raises(DataError, match=r"--wikitext .* holds no text"):
         read_wikitext(tmp_path / "empty.jsonl", limit=None)
     for text in ("word", "ends in a space "):
-        with pytest.raises(DataError, match="l.jsonl:1: text should be two words or more"):
+        with pytest.raises(DataError, match=r"l.jsonl:1: text should be two words or more"):
             read_lambada(write(tmp_path / "l.jsonl", {"text": text}), limit=None)
 
 
@@ -88,7 +88,7 @@ def test_wikitext_in_pages(tmp_path):
     path = tmp_path / "wiki.raw"
     path.write_text(raw)
     first, second = read_wikitext(path, limit=None)
-    assert first.text == " = One =\n\n == Part ==\nIt was 3.5,000.\n "
+    assert first.text == " = One =\n\n == Part ==\nIt was 3.5,000.\n"
     assert first.num_words == len(re.split(r"\s+", " = One = \n \n = = Part = = \n It was 3 @.@ 5 @,@ 000 . \n "))
     assert second.num_bytes == len(" = Two = \n \n ( a ) \n")
     assert len(read_wikitext(path, limit=1)) == 1

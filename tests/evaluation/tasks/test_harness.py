@@ -182,5 +182,5 @@ def test_a_model_by_name_and_an_unknown_task(lm_eval, tasks, tmp_path):
     common = {"model_dir": str(NANO), "output_dir": tmp_path, "device": "cpu"}
     with pytest.raises(UsageError, match="lm-eval has no such task; did you mean 'local_pages'"):
         run_tasks(TaskSettings(**common, harness=("local_page",), include_path=tasks))
-    with pytest.raises(UsageError, match="--include_path .*: there is no such folder"):
+    with pytest.raises(UsageError, match=r"--include_path .*: there is no such folder"):
         run_tasks(TaskSettings(**common, harness=("local_pages",), include_path=tmp_path / "none"))

@@ -69,7 +69,7 @@ def test_figures_are_those_of_plain_sums(settings):
             (nats / [len(choice.encode()) for choice in each["choices"]]).argmin() == each["answer"]
         )
     assert {name: figure.value * 3 for name, figure in found["multiple_choice"].figures.items()} == pytest.approx(right)
-    pages = [(" = One =\nThe old king saw the fox.", 12), (" = Two =\nThe wolf\n", 8)]
+    pages = [(" = One =\nThe old king saw the fox. ", 12), (" = Two =\nThe wolf\n", 7)]
     total = sum(nats_of(model, "", text) for text, _ in pages)
     assert found["wikitext"].figures["word_perplexity"].value == pytest.approx(
         math.exp(total / sum(words for _, words in pages)), rel=1e-4
