@@ -88,7 +88,7 @@ def test_wikitext_in_pages(tmp_path):
     path = tmp_path / "wiki.raw"
     path.write_text(raw)
     first, second = read_wikitext(path, limit=None)
-    assert first.text == " = One =\n\n == Part ==\nIt was 3.5,000.\n"
+    assert first.text == " = One =\n\n== Part ==\nIt was 3.5,000.\n"
     assert first.num_words == len(re.split(r"\s+", " = One = \n \n = = Part = = \n It was 3 @.@ 5 @,@ 000 . \n "))
     assert second.num_bytes == len(" = Two = \n \n ( a ) \n")
     assert len(read_wikitext(path, limit=1)) == 1

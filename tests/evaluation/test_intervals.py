@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.measure_coverage import SCENARIOS, UNITS, coverage
+from tools.measure_intervals import SCENARIOS, UNITS, coverage
 
 
 @pytest.mark.slow
