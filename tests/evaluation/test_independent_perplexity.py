@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from independent_perplexity import measure
 
 import gpt2kit
 from gpt2kit import EvaluateSettings, evaluate
-from tests.evaluation.independent_perplexity import measure
 
 NANO = Path(gpt2kit.__file__).parent / "nano"
 

@@ -81,14 +81,16 @@ def test_figures_that_are_mostly_zero_have_sane_intervals_that_cover():
     assert 0.88 <= covered / repeats <= 0.99
 
 
-def test_bca_agrees_with_scipy():
+def test_a_skewed_mean_has_the_bcas_upper_bound_and_students_lower_one():
     stats = pytest.importorskip("scipy.stats")
     values = np.random.default_rng(1).exponential(size=50)
     low, high = mean_figure(values, seed=0).interval
-    judge = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=20_000, rng=1).confidence_interval
-    width = judge.high - judge.low
-    assert low == pytest.approx(judge.low, abs=0.06 * width)
-    assert high == pytest.approx(judge.high, abs=0.06 * width)
+    # The quantile of the normal distribution times √(U/(U-1)), as a level for scipy's BCa.
+    level = 2 * stats.norm.cdf(np.sqrt(50 / 49) * stats.t.ppf(0.975, 49)) - 1
+    judge = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=20_000, confidence_level=level, rng=1)
+    width = judge.confidence_interval.high - judge.confidence_interval.low
+    assert high == pytest.approx(judge.confidence_interval.high, abs=0.06 * width)
+    assert low == pytest.approx(values.mean() - stats.t.ppf(0.975, 49) * stats.sem(values))
 
 
 def test_students_quantile_agrees_with_scipy():
