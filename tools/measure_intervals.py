@@ -2,7 +2,7 @@
 
     python tools/measure_intervals.py [REPEATS]
 
-prints the table of docs/evaluation.md: for each kind of figure and number of documents, of how many repeats (1,000) the
+prints a table as in docs/evaluation.md: for each kind of figure and number of documents, of how many repeats (1,000) the
 interval holds the value that the data were drawn around. With 1,000 repeats a share of 95% has a standard error of 0.7
 points.
 """
