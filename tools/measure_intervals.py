@@ -2,8 +2,8 @@
 
     python tools/measure_intervals.py [REPEATS]
 
-prints a table as in docs/evaluation.md: for each kind of figure and number of documents, of how many repeats (1,000) the
-interval holds the value that the data were drawn around. With 1,000 repeats a share of 95% has a standard error of 0.7
+prints a table as in docs/evaluation.md: for each kind of figure and number of documents, of how many repeats (1,000)
+the interval holds the value that the data were drawn around. With 1,000 repeats a share of 95% has a standard error of 0.7
 points.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2kit.console import Progress, output, text_table
-from gpt2kit.evaluation.statistics import Interval, mean_figure, ratio_figure, ratio_interval, share_figure
+from gpt2kit.evaluation.statistics import Figure, Interval, mean_figure, ratio_figure, ratio_interval, share_figure
 
 Floats = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], tuple[Interval | None, float]]
@@ -52,13 +52,13 @@ def paired_difference(draw: np.random.Generator, units: int) -> tuple[Interval |
 def normal_mean(draw: np.random.Generator, units: int) -> tuple[Interval | None, float]:
     """A mean over texts of a normal figure."""
     figure = mean_figure(draw.normal(2, 1, size=units).tolist(), seed=int(draw.integers(1 << 31)))
-    return figure and figure.interval, 2.0
+    return _interval(figure), 2.0
 
 
 def skewed_mean(draw: np.random.Generator, units: int) -> tuple[Interval | None, float]:
     """A mean over texts of a log-normal figure (sigma 0.5)."""
     figure = mean_figure(np.exp(draw.normal(0, 0.5, size=units)).tolist(), seed=int(draw.integers(1 << 31)))
-    return figure and figure.interval, float(np.exp(0.125))
+    return _interval(figure), float(np.exp(0.125))
 
 
 def share_of_words(draw: np.random.Generator, units: int) -> tuple[Interval | None, float]:
@@ -66,13 +66,13 @@ def share_of_words(draw: np.random.Generator, units: int) -> tuple[Interval | No
     words_U = np.ceil(draw.lognormal(5, 0.3, size=units)).astype(np.int64)
     copied_U = draw.binomial(words_U, draw.beta(0.5, 9.5, size=units))
     figure = ratio_figure(copied_U.tolist(), words_U.tolist(), seed=int(draw.integers(1 << 31)))
-    return figure and figure.interval, 0.05
+    return _interval(figure), 0.05
 
 
 def share_of_texts(draw: np.random.Generator, units: int) -> tuple[Interval | None, float]:
     """The share of texts that end by themselves, an accuracy: three in ten."""
     figure = share_figure((draw.random(units) < 0.3).tolist())
-    return figure and figure.interval, 0.3
+    return _interval(figure), 0.3
 
 
 SCENARIOS: dict[str, Draw] = {
@@ -94,6 +94,10 @@ def coverage(scenario: Draw, units: int, *, repeats: int = REPEATS) -> float:
         bounds, value = scenario(np.random.default_rng([repeat, units]), units)
         held += bounds is not None and bounds[0] <= value <= bounds[1]
     return held / repeats
+
+
+def _interval(figure: Figure | None) -> Interval | None:
+    return None if figure is None else figure.interval
 
 
 def _nats(

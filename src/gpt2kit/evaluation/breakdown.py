@@ -200,7 +200,7 @@ def _same_cut(breakdown: Breakdown) -> bool:
 
 def _table(columns: Sequence[Sequence[Part]], headers: Sequence[str]) -> str:
     """Parts as a Markdown table, a column a model; of very many, those with the most tokens."""
-    order = range(len(columns[0]))
+    order = list(range(len(columns[0])))
     if len(order) > _ROWS_SHOWN:
         order = sorted(order, key=lambda row: -columns[0][row].num_tokens)[:_ROWS_SHOWN]
     rows = [

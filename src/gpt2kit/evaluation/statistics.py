@@ -221,7 +221,10 @@ def _degrees(n_U: Floats) -> float:
 def _together(values_U: npt.ArrayLike) -> Floats:
     """At most 1,000 units: of more, every thousandth is added up, for sums of independent units are independent too."""
     values = np.asarray(values_U, dtype=np.float64)
-    return values if len(values) <= _MOST_UNITS else np.bincount(np.arange(len(values)) % _MOST_UNITS, weights=values)
+    if len(values) <= _MOST_UNITS:
+        return values
+    sums: Floats = np.bincount(np.arange(len(values)) % _MOST_UNITS, weights=values)
+    return sums
 
 
 def _ratio_and_error(counts_RU: Floats, x_U: Floats, n_U: Floats) -> tuple[Floats, Floats]:
