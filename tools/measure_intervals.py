@@ -3,8 +3,8 @@
     python tools/measure_intervals.py [REPEATS]
 
 prints a table as in docs/evaluation.md: for each kind of figure and number of documents, of how many repeats (1,000)
-the interval holds the value that the data were drawn around. With 1,000 repeats a share of 95% has a standard error of 0.7
-points.
+the interval holds the value that the data were drawn around. With 1,000 repeats a share of 95% has a standard error of
+0.7 points.
 """
 
 import sys
