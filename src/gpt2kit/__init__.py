@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from gpt2kit.evaluation import EvaluateSettings as EvaluateSettings
     from gpt2kit.evaluation import Evaluation as Evaluation
     from gpt2kit.evaluation import evaluate as evaluate
+    from gpt2kit.evaluation.tasks import TaskResults as TaskResults
+    from gpt2kit.evaluation.tasks import TaskSettings as TaskSettings
+    from gpt2kit.evaluation.tasks import run_tasks as run_tasks
     from gpt2kit.generation import Chat as Chat
     from gpt2kit.generation import ChatSettings as ChatSettings
     from gpt2kit.generation import GenerateSettings as GenerateSettings
@@ -49,6 +52,9 @@ _HOME = {
     "EvaluateSettings": "evaluation",
     "Evaluation": "evaluation",
     "evaluate": "evaluation",
+    "TaskResults": "evaluation.tasks",
+    "TaskSettings": "evaluation.tasks",
+    "run_tasks": "evaluation.tasks",
     "Chat": "generation",
     "ChatSettings": "generation",
     "GenerateSettings": "generation",

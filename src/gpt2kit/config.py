@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gpt2kit.errors import UsageError
 
-STAGES = ("tokenizer", "prepare", "train", "generate", "chat", "evaluate", "compare", "review", "tune")
+STAGES = ("tokenizer", "prepare", "train", "generate", "chat", "evaluate", "tasks", "compare", "review", "tune")
 ENVIRONMENT_PREFIX = "GPT2KIT_"
 
 

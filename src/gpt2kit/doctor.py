@@ -45,6 +45,7 @@ EXTRAS = {
     "grammar": (("harper",), "grammar errors in English texts"),
     "tune": (("optuna",), "searching for settings"),
     "review": (("starlette", "uvicorn"), "the page of a blind review"),
+    "lm-eval": (("lm_eval",), "the tasks of lm-eval"),
     "notebooks": (("ipykernel", "nbclient", "nbformat"), "the notebooks"),
 }
 _LORA_RANK = 8  # the default of `gpt2kit train`

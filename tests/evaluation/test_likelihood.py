@@ -158,6 +158,8 @@ def test_pairs_show_a_difference_that_the_figures_alone_do_not():
     assert found.perplexity_drop.value == pytest.approx(1 - own.perplexity / other.perplexity)
     assert found.perplexity_drop.value == pytest.approx(1 - math.exp(-0.05), abs=0.01)
     assert found.bits_per_byte_saved.value == pytest.approx(0.05 / math.log(2) / 3, abs=0.005)
+    assert found.p_value == pytest.approx(1 / 20_001)  # none of 20,000 choices of signs comes near
     none = compare((own, documents), (own, documents), protocol=protocol, same_tokenizer=True, seed=0)
     assert none.perplexity_drop.value == 0
+    assert none.p_value == 1
     assert not none.is_clear

@@ -1,9 +1,18 @@
 """Intervals hold the true value as often as they say."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
-from gpt2kit.evaluation.statistics import mean_figure, ratio_figure, ratio_interval, share_figure
+from gpt2kit.evaluation.statistics import (
+    mean_figure,
+    ratio_figure,
+    ratio_interval,
+    share_figure,
+    sign_flip_p_value,
+    student_quantile,
+)
 
 
 def test_an_interval_holds_the_ratio_and_is_the_same_for_a_seed():
@@ -74,11 +83,59 @@ def test_figures_that_are_mostly_zero_have_sane_intervals_that_cover():
     assert 0.88 <= covered / repeats <= 0.99
 
 
-def test_bca_agrees_with_scipy():
+def test_a_skewed_mean_has_the_bcas_upper_bound_and_students_lower_one():
     stats = pytest.importorskip("scipy.stats")
     values = np.random.default_rng(1).exponential(size=50)
     low, high = mean_figure(values, seed=0).interval
-    judge = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=20_000, rng=1).confidence_interval
-    width = judge.high - judge.low
-    assert low == pytest.approx(judge.low, abs=0.06 * width)
-    assert high == pytest.approx(judge.high, abs=0.06 * width)
+    # The quantile of the normal distribution times √(U/(U-1)), as a level for scipy's BCa.
+    level = 2 * stats.norm.cdf(np.sqrt(50 / 49) * stats.t.ppf(0.975, 49)) - 1
+    judge = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=20_000, confidence_level=level, rng=1)
+    width = judge.confidence_interval.high - judge.confidence_interval.low
+    assert high == pytest.approx(judge.confidence_interval.high, abs=0.06 * width)
+    assert low == pytest.approx(values.mean() - stats.t.ppf(0.975, 49) * stats.sem(values))
+
+
+def test_students_quantile_agrees_with_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    for degrees in (1, 2.5, 9, 30.2, 1e5):
+        assert student_quantile(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=1e-5)
+
+
+def test_sign_flips_of_a_few_units_are_counted_exactly():
+    # Of the 8 choices of signs, + + + and - - - are as far from 0 as what was observed.
+    assert sign_flip_p_value([1.0, 2.0, 3.0], seed=0) == 2 / 8
+    assert sign_flip_p_value([3.0, -3.0], seed=0) == 1.0
+    assert sign_flip_p_value([1.0], seed=0) is None
+    assert sign_flip_p_value([0.0] * 40, seed=0) == 1.0
+    assert sign_flip_p_value(np.ones(100), seed=0) == 1 / 20_001
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_few_documents_are_counted_out(seed):
+    differences = np.random.default_rng(seed).normal(0.5, 1, size=9)
+    found = abs(differences.sum())
+    reached = [abs(np.dot(signs, differences)) >= found - 1e-9 for signs in product((-1, 1), repeat=9)]
+    assert sign_flip_p_value(differences, seed=0) == np.mean(reached)
+
+
+def test_sign_flips_of_many_units_agree_with_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    differences = np.random.default_rng(0).normal(0.3, 1, size=25)
+    judge = stats.permutation_test((differences,), np.sum, permutation_type="samples", n_resamples=50_000, rng=1)
+    assert sign_flip_p_value(differences, seed=0) == pytest.approx(judge.pvalue, abs=0.01)
+
+
+def test_equal_models_are_told_apart_as_often_as_the_p_value_says():
+    draw = np.random.default_rng(0)
+    p_values = [sign_flip_p_value(draw.standard_t(4, size=12), seed=0) for _ in range(1000)]
+    # 5% of 1,000 is 50 with a standard error of 6.9.
+    assert 30 <= sum(p <= 0.05 for p in p_values) <= 70
+
+
+def test_thousands_of_units_are_taken_together():
+    draw = np.random.default_rng(0)
+    tokens = draw.lognormal(5, 0.7, size=12_345)
+    nats = tokens * draw.normal(3, 0.4, size=12_345)
+    ratio = nats.sum() / tokens.sum()
+    error = np.sqrt(((nats - ratio * tokens) ** 2).sum()) / tokens.sum()
+    assert ratio_interval(nats, tokens, seed=0) == pytest.approx((ratio - 1.96 * error, ratio + 1.96 * error), abs=2e-3)

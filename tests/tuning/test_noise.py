@@ -5,13 +5,13 @@ import math
 import pytest
 from scipy import stats
 
-from gpt2kit.evaluation.statistics import t_point
+from gpt2kit.evaluation.statistics import student_quantile
 from gpt2kit.tuning.noise import measure_gain
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 5, 10, 11, 15, 30, 99])
 def test_points_of_students_distribution(degrees: int) -> None:
-    assert t_point(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), abs=2e-4)
+    assert student_quantile(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), abs=2e-4)
 
 
 def test_the_interval_is_that_of_a_paired_t_test() -> None:

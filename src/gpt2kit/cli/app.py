@@ -81,6 +81,22 @@ STAGES = (
         next_step="",
     ),
     Stage(
+        name="tasks",
+        summary="Measure a model on tasks with known answers: LAMBADA, WikiText, multiple choice, lm-eval's.",
+        about="Measure a model on tasks with known answers, from files on this machine: LAMBADA, WikiText, "
+        "multiple-choice questions, openings with one right continuation; and on any task of lm-eval. The figures are "
+        "those that lm-eval gives for the same model.",
+        settings="gpt2kit.evaluation.tasks.settings:TaskSettings",
+        entry="gpt2kit.evaluation.tasks:run_tasks",
+        argument="",
+        examples=(
+            "gpt2kit tasks --model_dir gpt2 --lambada lambada_test.jsonl --wikitext wiki.test.raw",
+            "gpt2kit tasks --multiple_choice questions.jsonl --limit 200",
+            "gpt2kit tasks --harness hellaswag --harness my_task --include_path my_tasks",
+        ),
+        next_step="",
+    ),
+    Stage(
         name="compare",
         summary="Compare several models on the same text.",
         about="Compare two models or more on the same held-out text and from the same prompts: differences with "

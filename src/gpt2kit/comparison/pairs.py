@@ -6,8 +6,8 @@ statistical significance of result differences"):
 
     p = share of all choices of signs s for which |Σ s d| is at least the |Σ d| that was found
 
-All choices are tried for 14 documents or fewer; of more, 20,000 are drawn. With m pairs of models some small p comes by
-chance, so Holm's step-down correction (Holm 1979) makes the chance of any false "clear" at most 5%.
+`evaluation.statistics` tries all choices for 16 documents or fewer, and draws 20,000 of more. With m pairs some
+small p comes by chance, so Holm's step-down correction (Holm 1979) makes the chance of any false "clear" at most 5%.
 """
 
 from collections.abc import Sequence
@@ -15,20 +15,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from gpt2kit.evaluation.comparison import Comparison
 from gpt2kit.evaluation.comparison import compare as compare_two
-from gpt2kit.evaluation.likelihood import Likelihood, Protocol, TokenDocument, units
-from gpt2kit.evaluation.statistics import SIGNIFICANCE, holm
-from gpt2kit.runtime import derive_seed
-
-_ALL_SIGNS_UNITS = 14
-_NUM_DRAWN = 20_000
-_DRAWN_AT_ONCE = 1_000_000  # signs, so that memory stays bounded
-
-Floats = npt.NDArray[np.float64]
+from gpt2kit.evaluation.likelihood import Likelihood, Protocol, TokenDocument
+from gpt2kit.evaluation.statistics import SIGNIFICANCE, holm, smallest_p_value
 
 
 @dataclass(frozen=True)
@@ -125,44 +115,10 @@ def all_pairs(readings: Sequence[Reading], *, protocol: Protocol, seed: int) -> 
             same_tokenizer=same_tokenizer,
             seed=seed,
         )
-        saved_U = _sums(second, protocol, same_tokenizer) - _sums(first, protocol, same_tokenizer)
-        found.append((first.title, second.title, difference, sign_flip_p(saved_U, seed=seed)))
+        # Of a single document nothing can be told.
+        found.append((first.title, second.title, difference, 1.0 if difference.p_value is None else difference.p_value))
     corrected = holm([p for *_, p in found])
     return [Pair(*each, corrected_p=p) for each, p in zip(found, corrected, strict=True)]
-
-
-def _sums(reading: Reading, protocol: Protocol, same_tokenizer: bool) -> Floats:
-    """Nats of each unit: documents, or windows where there are few of these and both models' windows are the same."""
-    nats = reading.likelihood.token_nats
-    if same_tokenizer:
-        return units(reading.documents, nats, protocol=protocol)[1][:, 0]
-    return np.array([values.sum() for values in nats])
-
-
-def sign_flip_p(differences_U: npt.ArrayLike, *, seed: int) -> float:
-    """The two-sided p-value of "it is chance which one is better in each unit".
-
-    Args:
-        differences_U: a difference for each document.
-        seed: of the signs that are drawn.
-    """
-    d_U = np.asarray(differences_U, dtype=np.float64)
-    d_U = d_U[d_U != 0]
-    U = len(d_U)
-    if U == 0:
-        return 1.0
-    at_least = abs(float(d_U.sum())) - 1e-9 * float(np.abs(d_U).sum())  # sums in another order differ in the last digit
-    if U <= _ALL_SIGNS_UNITS:
-        signs_RU = 1 - 2 * ((np.arange(2**U)[:, None] >> np.arange(U)) & 1)
-        return float((np.abs(signs_RU @ d_U) >= at_least).mean())
-    generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "signs")))
-    rows = max(_DRAWN_AT_ONCE // U, 1)
-    reached = 0
-    for start in range(0, _NUM_DRAWN, rows):
-        signs_RU = 1 - 2 * generator.integers(2, size=(min(rows, _NUM_DRAWN - start), U), dtype=np.int8)
-        reached += int((np.abs(signs_RU @ d_U) >= at_least).sum())
-    # The choice that was found is one of them, so that p is never 0 (Phipson and Smyth 2010).
-    return (1 + reached) / (1 + _NUM_DRAWN)
 
 
 def ranking(readings: Sequence[Reading], pairs: Sequence[Pair]) -> list[Rank]:
@@ -213,5 +169,5 @@ def _listed(names: Sequence[str]) -> str:
 
 def smallest_p(num_units: int, num_pairs: int) -> float:
     """The smallest corrected p-value that so many units can give; above 5% nothing can come out clear."""
-    smallest = 2.0 ** (1 - num_units) if num_units <= _ALL_SIGNS_UNITS else 1 / (1 + _NUM_DRAWN)
+    smallest = smallest_p_value(num_units)
     return min(1.0, num_pairs * smallest)

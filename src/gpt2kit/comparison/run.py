@@ -15,21 +15,20 @@ from gpt2kit.comparison.picture import draw
 from gpt2kit.comparison.settings import CompareSettings
 from gpt2kit.console import say, warn
 from gpt2kit.errors import DataError, MissingExtraError, UsageError
-from gpt2kit.evaluation.coherence import SentenceSpace, passages
+from gpt2kit.evaluation.coherence import SentenceSpace, space_of_training_text
 from gpt2kit.evaluation.heldout import HeldOut, choose_split, openings, read_held_out, read_text_file, training_texts
 from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Likelihood, Protocol
 from gpt2kit.evaluation.models import ModelRecord, find_model
 from gpt2kit.evaluation.texts import TextReport, TextSet, measure_texts
 from gpt2kit.evaluation.verdict import FEWEST_TEXTS
 from gpt2kit.files import claim_number, explained_disk_errors, to_json, write_atomically
-from gpt2kit.runtime import provenance, uniform
+from gpt2kit.runtime import provenance
 from gpt2kit.tokens import PreparedData
 
 FORMAT = "gpt2kit comparison"
 FORMAT_VERSION = 1
 HUMAN = "human"
 _STEM = "comparison"
-_SPACE_CHARACTERS = 4_000_000  # of training text; more makes the space of sentences hardly better
 
 
 @dataclass(frozen=True)
@@ -227,15 +226,8 @@ class _Run:
         )
 
     def _sentence_space(self, data: PreparedData) -> SentenceSpace | None:
-        size = int(data.manifest["splits"]["train"].get("num_bytes") or 1)
-        share = 2 * _SPACE_CHARACTERS / size
-        chosen = (
-            each.text
-            for number, each in enumerate(training_texts(data))
-            if share >= 1 or uniform(self.settings.seed, "space", number) < share
-        )
         try:
-            return SentenceSpace(passages(chosen, max_characters=_SPACE_CHARACTERS), seed=self.settings.seed)
+            return space_of_training_text(data, seed=self.settings.seed)
         except (MissingExtraError, DataError) as error:
             self._note(f"coherence is left out: {error}")
             return None

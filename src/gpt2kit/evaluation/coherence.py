@@ -19,11 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2kit.errors import DataError
+from gpt2kit.evaluation.heldout import training_texts
 from gpt2kit.evaluation.statistics import Figure, mean_figure
 from gpt2kit.evaluation.words import split_sentences
-from gpt2kit.runtime import derive_seed, require_extra
+from gpt2kit.runtime import derive_seed, require_extra, uniform
+from gpt2kit.tokens import PreparedData
 
 _DIMENSIONS = 100
+_SPACE_CHARACTERS = 4_000_000  # of training text; more makes the space hardly better
 _FEWEST_PASSAGES = 20
 _PASSAGE_SENTENCES = 4
 _LARGEST_VOCABULARY = 20_000
@@ -205,3 +208,24 @@ def _mean_cosine(one_ND: npt.NDArray[np.float64], other_ND: npt.NDArray[np.float
     """The mean cosine of points of length 1, without those that have none."""
     known_N = (np.abs(one_ND).sum(axis=1) > 0) & (np.abs(other_ND).sum(axis=1) > 0)
     return mean_figure((one_ND * other_ND).sum(axis=1)[known_N].tolist(), seed=seed)
+
+
+def space_of_training_text(data: PreparedData, *, seed: int) -> SentenceSpace:
+    """The space of a drawn part of the training text.
+
+    Args:
+        data: what `gpt2kit prepare` made.
+        seed: of the draw.
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+        DataError: there is too little training text.
+    """
+    size = int(data.manifest["splits"]["train"].get("num_bytes") or 1)
+    share = 2 * _SPACE_CHARACTERS / size
+    chosen = (
+        each.text
+        for number, each in enumerate(training_texts(data))
+        if share >= 1 or uniform(seed, "space", number) < share
+    )
+    return SentenceSpace(passages(chosen, max_characters=_SPACE_CHARACTERS), seed=seed)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpt2kit.evaluation.likelihood import Likelihood, Protocol, TokenDocument, units
-from gpt2kit.evaluation.statistics import Figure, ratio_interval
+from gpt2kit.evaluation.statistics import Figure, ratio_interval, sign_flip_p_value
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,14 @@ class Comparison:
         perplexity_drop: 1 - own perplexity / the other's, as a share; None when their tokenizers differ, for then the
             perplexities are of different things.
         num_units: documents (or windows) the intervals were made over, in pairs.
+        p_value: how often two equally good models would differ as much, by a sign-flip test over the same pairs; None
+            of a single one.
     """
 
     bits_per_byte_saved: Figure
     perplexity_drop: Figure | None
     num_units: int
+    p_value: float | None
 
     @property
     def is_clear(self) -> bool:
@@ -38,6 +41,7 @@ class Comparison:
             "bits_per_byte_saved": self.bits_per_byte_saved.to_dict(),
             "perplexity_drop": None if self.perplexity_drop is None else self.perplexity_drop.to_dict(),
             "num_units": self.num_units,
+            "p_value": self.p_value,
             "is_clear": self.is_clear,
         }
 
@@ -75,7 +79,7 @@ def compare(
         drop = Figure(
             _share(float(saved_U.sum() / own_U3[:, 1].sum())), interval and (_share(interval[0]), _share(interval[1]))
         )
-    return Comparison(saved, drop, len(saved_U))
+    return Comparison(saved, drop, len(saved_U), sign_flip_p_value(saved_U, seed=seed))
 
 
 def _by_document(likelihood: Likelihood, documents: Sequence[TokenDocument]) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpt2kit.evaluation.breakdown import Breakdown
 from gpt2kit.evaluation.comparison import Comparison
 from gpt2kit.evaluation.curve import Curve
 from gpt2kit.evaluation.heldout import HeldOut
@@ -30,6 +31,7 @@ class Findings:
         data_fingerprint: of the prepared data; None without any.
         protocol: how likelihood was measured.
         likelihood: by model.
+        breakdowns: the same, part by part.
         comparison: of the two models, or None.
         same_tokenizer: whether all models have the same one, so that figures per token compare.
         sets: the texts that were measured, in the order of the report.
@@ -48,6 +50,7 @@ class Findings:
     data_fingerprint: str | None
     protocol: Protocol
     likelihood: dict[str, Likelihood]
+    breakdowns: dict[str, Breakdown]
     comparison: Comparison | None
     same_tokenizer: bool
     sets: dict[str, TextSet]
@@ -81,6 +84,7 @@ class Findings:
                 **{role: each.to_dict() for role, each in self.likelihood.items()},
                 "comparison": None if self.comparison is None else self.comparison.to_dict(),
             },
+            "breakdown": {role: each.to_dict() for role, each in self.breakdowns.items()},
             "texts": self._text_values(),
             "samples": {name: self._sample_values(name) for name in self.sets},
             "memorisation": self.memory.to_dict(),

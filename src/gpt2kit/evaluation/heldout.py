@@ -46,9 +46,8 @@ class HeldOut:
                 document, mask = [*document, tokenizer.end_of_text], [*mask, 1]
             num_bytes = sum(len(segment.text.encode()) for segment in segments if segment.has_loss)
             name = ", ".join(part for part in (piece.source, piece.place) if part)
-            encoded.append(
-                TokenDocument(np.array(document, dtype=np.int64), np.array(mask, dtype=np.bool_), num_bytes, name)
-            )
+            ids_N, counts_N = np.array(document, dtype=np.int64), np.array(mask, dtype=np.bool_)
+            encoded.append(TokenDocument(ids_N, counts_N, num_bytes, name, piece.source))
         return encoded
 
 

@@ -44,12 +44,14 @@ class TokenDocument:
         counts_N: which of them are predicted; the prompts of chats and pairs are only read.
         num_bytes: UTF-8 bytes of the predicted text.
         name: where it comes from, for a reader.
+        source: the file it comes from.
     """
 
     ids_N: npt.NDArray[np.int64]
     counts_N: npt.NDArray[np.bool_]
     num_bytes: int
     name: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from gpt2kit.console import say
 from gpt2kit.errors import MissingExtraError
 from gpt2kit.evaluation import report as reports
+from gpt2kit.evaluation.breakdown import breakdown_page
 from gpt2kit.evaluation.findings import Evaluation, Findings
 from gpt2kit.evaluation.memory_words import memory_page, memory_tables, memory_verdict
 from gpt2kit.evaluation.page import html_page
@@ -30,7 +31,13 @@ def publish(found: Findings, stem: Path) -> Evaluation:
     plain, marked = (_tables(found, markdown=markdown) for markdown in (False, True))
     memory_plain, memory_marked = (_memory_tables(found, markdown=markdown) for markdown in (False, True))
     markdown = reports.markdown_text(
-        values, marked, texts=found.texts, sets=found.sets, picture=picture, memory=memory_page(memory_marked)
+        values,
+        marked,
+        texts=found.texts,
+        sets=found.sets,
+        picture=picture,
+        breakdown=breakdown_page(found.breakdowns, found.titles, same_tokenizer=found.same_tokenizer),
+        memory=memory_page(memory_marked),
     )
     reports.write_report(stem, values, markdown=markdown, page=html_page(values))
     return Evaluation(

@@ -65,6 +65,8 @@ def likelihood_table(
         rows.append(["bits per byte saved", saved, *empty])
         if comparison.perplexity_drop is not None:
             rows.append(["perplexity lower by", _percent(comparison.perplexity_drop), *empty])
+        if comparison.p_value is not None:
+            rows.append(["p-value of the difference", f"{comparison.p_value:.2g}", *empty])
     headers = ["held-out text", *(title for title, _ in columns)]
     return text_table(rows, headers, markdown=markdown, right_align=range(1, len(headers)))
 
@@ -103,6 +105,7 @@ def markdown_text(
     texts: TextReport | None,
     sets: dict[str, TextSet],
     picture: Path | None,
+    breakdown: str = "",
     memory: str = "",
 ) -> str:
     """The report as a page: verdict first, then tables, copies, samples, and how it was made."""
@@ -117,6 +120,7 @@ def markdown_text(
         f"Measured on {data['origin']} ({data['num_documents']:,} of {data['num_documents_in_all']:,} documents). "
         f"Protocol: {values['likelihood']['protocol']['text']}. In brackets: 95% bootstrap intervals over "
         f"{values['likelihood']['model']['num_units']:,} {values['likelihood']['model']['unit']}s.",
+        breakdown,
     ]
     if texts is not None:
         parts += [

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from gpt2kit.console import say, warn
 from gpt2kit.errors import DataError, MissingExtraError, UsageError
-from gpt2kit.evaluation.coherence import SentenceSpace, passages
+from gpt2kit.evaluation.breakdown import Breakdown, break_down, training_counts
+from gpt2kit.evaluation.coherence import SentenceSpace, space_of_training_text
 from gpt2kit.evaluation.comparison import compare
 from gpt2kit.evaluation.curve import read_curve
 from gpt2kit.evaluation.findings import Evaluation, Findings
@@ -23,12 +24,10 @@ from gpt2kit.evaluation.statistics import Floats
 from gpt2kit.evaluation.surprise import Surprise, surprise_of
 from gpt2kit.evaluation.texts import Featurise, TextReport, TextSet, measure_texts
 from gpt2kit.generation import LanguageModel, load
-from gpt2kit.runtime import uniform
 from gpt2kit.tokens import PreparedData
 
 _ORDER: tuple[str, ...] = ("model", "base", "other", "human")
 SAMPLES_READ = 6  # of each set of texts: those that the report shows
-_SPACE_CHARACTERS = 4_000_000  # of training text; more makes the space of sentences hardly better
 
 
 def evaluate(settings: EvaluateSettings) -> Evaluation:
@@ -73,6 +72,7 @@ class _Run:
         self.featurise = self._mauve_reader()
         self.grammar = GrammarChecker() if settings.grammar else None
         self.surprise: dict[str, list[Surprise]] = {}
+        self.breakdowns: dict[str, Breakdown] = {}
         self.model = find_model(settings.model_dir, role="model")
         other, why_none = find_other(self.model, settings.compare_with)
         if why_none:
@@ -183,6 +183,7 @@ class _Run:
             data_fingerprint=None if self.data is None else self.data.manifest["fingerprint"],
             protocol=self.protocol,
             likelihood=likelihood,
+            breakdowns=self.breakdowns,
             comparison=comparison,
             same_tokenizer=same_tokenizer,
             sets=sets,
@@ -213,6 +214,13 @@ class _Run:
         )
         seconds = round(time.monotonic() - started, 3)
         measured = summarise(documents, nats, protocol=self.protocol, seed=settings.seed, seconds=seconds)
+        self.breakdowns[record.role] = break_down(
+            documents,
+            nats,
+            protocol=self.protocol,
+            seed=settings.seed,
+            training_counts_V=training_counts(self.data, loaded.tokenizer),
+        )
         self.probes.measure(record.role, loaded, documents, nats)
         wanted = settings.num_samples if self.given_samples is None else len(self.given_samples.texts)
         if not wanted:
@@ -269,15 +277,8 @@ class _Run:
         data = self.data
         if data is None:
             return None
-        size = int(data.manifest["splits"]["train"].get("num_bytes") or 1)
-        share = 2 * _SPACE_CHARACTERS / size
-        chosen = (
-            each.text
-            for number, each in enumerate(training_texts(data))
-            if share >= 1 or uniform(self.settings.seed, "space", number) < share
-        )
         try:
-            return SentenceSpace(passages(chosen, max_characters=_SPACE_CHARACTERS), seed=self.settings.seed)
+            return space_of_training_text(data, seed=self.settings.seed)
         except (MissingExtraError, DataError) as error:
             self._note(f"coherence is left out: {error}")
             return None

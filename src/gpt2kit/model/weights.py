@@ -49,7 +49,7 @@ def _read_tensors(path: Path, *, library: Any) -> dict[str, Tensor]:
             begin, end = header[name]["data_offsets"]
             content = torch.empty(end - begin, dtype=torch.uint8)
             file.seek(8 + header_bytes + begin)
-            if file.readinto(content.numpy()) != end - begin:
+            if file.readinto(content.numpy().data) != end - begin:
                 raise SafetensorError("incomplete: the file became shorter while it was read")
             tensors[name] = content.view(dtype).view(header[name]["shape"])
     return tensors

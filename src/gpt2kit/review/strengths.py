@@ -23,7 +23,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from gpt2kit.evaluation.statistics import SIGNIFICANCE, Interval, t_point
+from gpt2kit.evaluation.statistics import SIGNIFICANCE, Interval, student_quantile
 
 _MOST_STEPS = 100
 _SMALLEST_STEP = 1e-10
@@ -69,7 +69,7 @@ class Difference:
         """95% interval of the log-odds."""
         if self.error is None:
             return None
-        half = t_point(self.degrees) * self.error
+        half = student_quantile(self.degrees) * self.error
         return self.value - half, self.value + half
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from gpt2kit.evaluation.statistics import t_point
+from gpt2kit.evaluation.statistics import student_quantile
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def measure_gain(found: float, pairs: Sequence[tuple[int, float, float]]) -> Gai
     differences = [defaults - best for _, defaults, best in pairs]
     half_width = None
     if len(differences) > 1:
-        half_width = t_point(len(differences) - 1) * stdev(differences) / math.sqrt(len(differences))
+        half_width = student_quantile(len(differences) - 1) * stdev(differences) / math.sqrt(len(differences))
     return Gain(
         found,
         [seed for seed, _, _ in pairs],
