@@ -1,0 +1,138 @@
+"""What the guards are worth on a few pages of text: trained far too long, with and without them.
+
+python -m experiments.overfitting
+"""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from experiments import plots
+from experiments.runs import BEFORE, Maker, Record, Run, as_it_is, short
+from experiments.study import Mean, Results, Study, mean, table
+from experiments.texts import TALES, Text
+
+SEEDS = (0, 1, 2)
+EPOCHS = 16
+RATE = 2e-3  # the best for a small text in the study of the hyperparameters, and quick to overfit
+UNTIL_THE_END = "all epochs"
+ARMS: dict[str, dict[str, Any]] = {
+    UNTIL_THE_END: {},
+    "early stopping": {"patience": 3},
+    "dropout 0.3": {"dropout": 0.3},
+    "LoRA, rank 8": {"method": "lora", "learning_rate": 3e-3},
+}
+
+
+def runs(*, quick: bool) -> list[Run]:
+    """A run for each arm and seed; the one that goes on to the end is measured as it ends, too."""
+    text = Text("doyle", characters=32_000, validation_fraction=0.5)
+    seeds, epochs, arms = SEEDS, EPOCHS, ARMS
+    if quick:
+        text = Text(TALES, characters=6_000, validation_fraction=0.5, test_characters=4_000)
+        seeds, epochs, arms = SEEDS[:2], 1, dict(list(ARMS.items())[:2])
+    shared = {"epochs": epochs, "learning_rate": RATE, "batch_size": 4, "eval_every": 8}
+    trained = [
+        Run(name, text, shared | changes, seed, memory=True, last=name == UNTIL_THE_END)
+        for seed in seeds
+        for name, changes in arms.items()
+    ]
+    return [as_it_is(text), *trained]
+
+
+def measure(maker: Maker, quick: bool) -> Results:
+    """Make the runs."""
+    return {"runs": [short(record, losses=True) for record in maker.make(runs(quick=quick))]}
+
+
+def _rows(results: Results) -> tuple[float, dict[str, list[Record]]]:
+    """Nano's bits per byte, and what was measured of each set of weights, by its name for a reader."""
+    records = results["runs"]
+    before = next(record["bits_per_byte"] for record in records if record["name"] == BEFORE)
+    names = list(dict.fromkeys(record["name"] for record in records if record["name"] != BEFORE))
+    ends = [record["last"] | {"training": record["training"]} for record in records if "last" in record]
+    found = {"no guard: the last weights": ends}
+    for name in names:
+        title = "the best checkpoint of all epochs" if name == UNTIL_THE_END else name
+        found[title] = [record for record in records if record["name"] == name]
+    return before, found
+
+
+def _extracted(record: Record) -> float:
+    return 100 * float(record["memory"]["extraction"]["training"]["extracted"]["value"])
+
+
+def _gap(record: Record) -> float:
+    return float(record["memory"]["membership"]["gap"]["value"])
+
+
+def tables(results: Results) -> dict[str, str]:
+    """Each set of weights on text it has not seen, and what it knows by heart."""
+    before, found = _rows(results)
+    rows = [[BEFORE, "0", "0", f"{before:.3f}", "", ""]]
+    for name, records in found.items():
+        is_last = name.startswith("no guard")
+        of_steps = [record["training"]["steps" if is_last else "best_step"] for record in records]
+        rows.append(
+            [
+                name,
+                f"{mean(of_steps).value:.0f}",
+                f"{mean([record['training']['steps'] for record in records]).value:.0f}",
+                mean([record["bits_per_byte"] for record in records]).show(),
+                mean([_extracted(record) for record in records]).show(1),
+                mean([_gap(record) for record in records]).show(2),
+            ]
+        )
+    columns = [
+        "weights", "of step", "steps trained", "bits per byte", "given back word for word (%)", "gap (nats per token)",
+    ]  # fmt: skip
+    return {"guards": table(columns, rows)}
+
+
+def _curve(records: list[Record], name: str) -> tuple[list[float], list[Mean], list[Mean]]:
+    """Epochs, validation and training loss (the mean of the steps since the validation before) over the seeds."""
+    of_name = [record for record in records if record["name"] == name]
+    last = min(len(record["validations"]) for record in of_name)
+    steps = [step for step, _ in of_name[0]["validations"][:last]]
+    validation = [mean([record["validations"][place][1] for record in of_name]) for place in range(last)]
+    training = [mean([_mean_loss(record, low, high) for record in of_name]) for low, high in pairwise(steps)]
+    a_epoch = of_name[0]["training"]["total_steps"] / of_name[0]["settings"]["epochs"]
+    return [step / a_epoch for step in steps], validation, training
+
+
+def _mean_loss(record: Record, low: int, high: int) -> float:
+    losses = [loss for step, loss in record["train_losses"] if low < step <= high]
+    return mean(losses).value
+
+
+def draw(results: Results, folder: Path) -> None:
+    """The two curves that part, the guards' validation losses, and what is known by heart."""
+    records = results["runs"]
+    _, found = _rows(results)
+    figure, panels = plots.page(3)
+    epochs, validation, training = _curve(records, UNTIL_THE_END)
+    plots.line(panels[0], epochs, validation, number=1, label="validation text")
+    plots.line(panels[0], epochs[1:], training, number=0, label="training text")
+    plots.describe(panels[0], x="epochs", y="nats per token", title="trained too long: the curves part", legend=True)
+    for number, name in enumerate(dict.fromkeys(record["name"] for record in records if record["name"] != BEFORE)):
+        epochs, validation, _ = _curve(records, name)
+        plots.line(panels[1], epochs, validation, number=number, label=name)
+    plots.describe(panels[1], x="epochs", y="nats per token of validation text", title="what helps", legend=True)
+    for number, (name, of_name) in enumerate(found.items()):
+        share, bits = mean([_extracted(each) for each in of_name]), mean([each["bits_per_byte"] for each in of_name])
+        panels[2].errorbar(
+            share.value, bits.value, xerr=share.half_width, yerr=bits.half_width, color=plots.COLOURS[number],
+            marker=plots.MARKERS[number], capsize=3, linestyle="none", label=name,
+        )  # fmt: skip
+    panels[2].set_xlim(left=-2)
+    plots.describe(
+        panels[2], x="% of training text given back word for word", y="bits per byte (test)",
+        title="down and to the left is better", legend=True,
+    )  # fmt: skip
+    plots.save(figure, folder / "overfitting.png")
+
+
+STUDY = Study("overfitting", measure, tables, draw)
+
+if __name__ == "__main__":
+    STUDY.main()
