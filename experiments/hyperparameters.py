@@ -25,13 +25,15 @@ DEFAULTS: dict[str, Any] = {
 }
 ONE_AT_A_TIME: dict[str, tuple[Any, ...]] = {
     "learning_rate": (1.25e-4, 2e-3, 8e-3),
-    "batch_size": (2, 8, 16),
+    "batch_size": (2, 16),
     "epochs": (1.0, 6.0),
-    "dropout": (0.1, 0.3),
+    "dropout": (0.3,),
     "weight_decay": (0.3,),
-    "warmup_ratio": (0.0, 0.3),
+    "warmup_ratio": (0.3,),
 }
-GRID_RATES, GRID_ROWS = (1.25e-4, 5e-4, 2e-3, 8e-3), (2, 16)
+# Learning rates to try with the other batch sizes, beside the default one.
+OTHER_RATES = {2: (1.25e-4,), 16: (2e-3, 8e-3)}
+TEXT = Text("shakespeare", characters=16_000, test_characters=24_000)
 TITLES = {
     "learning_rate": "learning rate",
     "batch_size": "batch size (rows)",
@@ -44,12 +46,11 @@ TITLES = {
 
 def runs(*, quick: bool) -> list[Run]:
     """All runs: the defaults, each setting changed alone, learning rate with batch size, and Muon."""
-    text = Text("shakespeare", characters=24_000)
     changes: list[dict[str, Any]] = [{}]
     changes += [{setting: value} for setting, values in ONE_AT_A_TIME.items() for value in values]
-    changes += [{"learning_rate": rate, "batch_size": rows} for rows in GRID_ROWS for rate in GRID_RATES]
+    changes += [{"learning_rate": rate, "batch_size": rows} for rows, rates in OTHER_RATES.items() for rate in rates]
     changes.append({"optimizer": "muon", "learning_rate": 3e-3})
-    seeds = SEEDS
+    text, seeds = TEXT, SEEDS
     if quick:
         text, seeds = Text(TALES, characters=6_000, test_characters=4_000), SEEDS[:2]
         changes = [change | {"epochs": 0.5} for change in changes[:3]]
@@ -103,10 +104,14 @@ def tables(results: Results) -> dict[str, str]:
         "settings": table(["setting", "steps", "bits per byte", "against the defaults"], rows),
         "grid": table(
             ["learning rate", *(f"{rows} rows" for rows in sorted(grid))],
-            [[f"{rate:g}", *(_cell(grid[rows].get(rate)) for rows in sorted(grid))] for rate in GRID_RATES],
+            [[f"{rate:g}", *(_cell(grid[rows].get(rate)) for rows in sorted(grid))] for rate in _rates()],
         ),
         "findings": _findings(records, names),
     }
+
+
+def _rates() -> list[float]:
+    return sorted([DEFAULTS["learning_rate"], *ONE_AT_A_TIME["learning_rate"]])
 
 
 def _grid(records: list[Record]) -> dict[int, dict[float, Mean]]:
@@ -116,7 +121,7 @@ def _grid(records: list[Record]) -> dict[int, dict[float, Mean]]:
         settings = record["settings"]
         rate, rows = settings["learning_rate"], settings["batch_size"]
         others = set(DEFAULTS) - {"learning_rate", "batch_size"}
-        if all(settings[name] == DEFAULTS[name] for name in others) and rows in (*GRID_ROWS, DEFAULTS["batch_size"]):
+        if all(settings[name] == DEFAULTS[name] for name in others):
             grid.setdefault(rows, {}).setdefault(rate, []).append(_bits(record))
     return {rows: {rate: mean(values) for rate, values in by_rate.items()} for rows, by_rate in grid.items()}
 
@@ -170,7 +175,7 @@ def draw(results: Results, folder: Path) -> None:
         rates = sorted(grid[rows])
         plots.line(panels[5], rates, [grid[rows][rate] for rate in rates], number=number, label=f"{rows} rows")
     panels[5].set_xscale("log")
-    plots.ticks(panels[5], GRID_RATES, [f"{rate:g}" for rate in GRID_RATES])
+    plots.ticks(panels[5], _rates(), [f"{rate:g}" for rate in _rates()])
     plots.describe(
         panels[5],
         x=TITLES["learning_rate"],

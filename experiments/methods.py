@@ -3,11 +3,12 @@
 python -m experiments.methods
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments import plots
-from experiments.hyperparameters import DEFAULTS, SEEDS
+from experiments.hyperparameters import DEFAULTS, SEEDS, TEXT
 from experiments.runs import BEFORE, Maker, Record, Run, as_it_is, short
 from experiments.study import Mean, Results, Study, mean, paired, table
 from experiments.texts import TALES, Text
@@ -26,19 +27,23 @@ METHODS: dict[str, dict[str, Any]] = {
 RATES = {"full": (5e-4, 2e-3), "lora": (3e-3, 1.2e-2)}
 
 
-def quality_runs(*, quick: bool) -> list[Run]:
-    """Each method at two rates and all seeds, on the text of the study of the hyperparameters."""
-    text, seeds, methods, extra = Text("shakespeare", characters=24_000), SEEDS, METHODS, dict[str, Any]()
+def quality_runs(seeds: Sequence[int], rates: Mapping[str, Sequence[float]], *, quick: bool) -> list[Run]:
+    """Each method at its rates and seeds, on the text of the study of the hyperparameters."""
+    text, extra = TEXT, dict[str, Any]()
     if quick:
-        text, seeds, extra = Text(TALES, characters=6_000, test_characters=4_000), SEEDS[:2], {"epochs": 0.5}
-        methods = dict(list(METHODS.items())[1:4:2])
-    trained = [
-        Run(f"{name} at {rate:g}", text, DEFAULTS | changes | {"learning_rate": rate} | extra, seed)
+        text, extra = Text(TALES, characters=6_000, test_characters=4_000), {"epochs": 0.5}
+    return [
+        Run(f"{name} at {rate:g}", text, DEFAULTS | METHODS[name] | {"learning_rate": rate} | extra, seed)
         for seed in seeds
-        for name, changes in methods.items()
-        for rate in RATES[changes.get("method", "full")]
+        for name in rates
+        for rate in rates[name]
     ]
-    return [as_it_is(text), *trained]
+
+
+def all_rates(*, quick: bool) -> dict[str, Sequence[float]]:
+    """The two rates of each method."""
+    names = list(METHODS)[1:4:2] if quick else list(METHODS)
+    return {name: RATES[METHODS[name].get("method", "full")] for name in names}
 
 
 def timed_runs(*, quick: bool) -> list[Run]:
@@ -49,23 +54,33 @@ def timed_runs(*, quick: bool) -> list[Run]:
 
 
 def measure(maker: Maker, quick: bool) -> Results:
-    """Make the runs."""
+    """Make the runs of the first seed at both rates, and those of the others at the better one."""
+    rates, seeds = all_rates(quick=quick), SEEDS[:2] if quick else SEEDS
+    first = maker.make(quality_runs(seeds[:1], rates, quick=quick))
+    better = {name: (_better(first, name)["settings"]["learning_rate"],) for name in rates}
+    others = maker.make(quality_runs(seeds[1:], better, quick=quick))
+    before = maker.make([as_it_is(Text(**first[0]["text"]))])
+    timed = maker.make(timed_runs(quick=quick)[: 2 if quick else None])
     return {
-        "runs": [short(record) for record in maker.make(quality_runs(quick=quick))],
-        "timed": [short(record) for record in maker.make(timed_runs(quick=quick)[: 2 if quick else None])],
+        "runs": [short(record) for record in before + first + others],
+        "timed": [short(record) for record in timed],
     }
 
 
+def _better(records: Sequence[Record], method: str) -> Record:
+    """The run of the first seed with the lower validation loss, which is not the text reported on."""
+    return min((each for each in records if each["name"].startswith(f"{method} at ")), key=_loss)
+
+
 def _chosen(results: Results) -> dict[str, list[Record]]:
-    """The runs of each method at the rate with the lower validation loss, which is not the text reported on."""
-    found: dict[str, list[Record]] = {}
+    """The runs of each method at the rate that was chosen for it."""
+    records = [record for record in results["runs"] if record["name"] != BEFORE]
+    first = [record for record in records if record["seed"] == SEEDS[0]]
+    found = {}
     for method in METHODS:
-        by_rate: dict[str, list[Record]] = {}
-        for record in results["runs"]:
-            if record["name"].startswith(f"{method} at "):
-                by_rate.setdefault(record["name"], []).append(record)
-        if by_rate:
-            found[method] = min(by_rate.values(), key=lambda runs: mean([_loss(run) for run in runs]).value)
+        if any(record["name"].startswith(f"{method} at ") for record in first):
+            name = _better(first, method)["name"]
+            found[method] = [record for record in records if record["name"] == name]
     return found
 
 

@@ -13,7 +13,7 @@ from experiments.study import Results, Study, by_seed, mean, table
 from experiments.texts import TALES, Text
 
 SEEDS = (0, 1, 2)
-SECONDS = 20  # of training steps at the rate measured alone, in which the middle model sees TOKENS
+SECONDS = 10  # of training steps at the rate measured alone, in which the middle model sees TOKENS
 ROWS = 4
 TRIAL_STEPS = 10
 
@@ -44,13 +44,12 @@ class Shape:
 
 SHAPES = (
     Shape("2 layers of 64", 2, 2, 64),
-    Shape("2 layers of 128", 2, 2, 128),
     Shape("4 layers of 192", 4, 3, 192),
     Shape("4 layers of 320 (as nano)", 4, 5, 320),
     Shape("6 layers of 448", 6, 7, 448),
 )
-MIDDLE = SHAPES[3]
-TEXT = Text("andersen")
+MIDDLE = SHAPES[2]
+TEXT = Text("andersen", test_characters=24_000)
 
 
 def timed_runs(*, quick: bool) -> list[Run]:

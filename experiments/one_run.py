@@ -1,5 +1,6 @@
-"""One run of a study, in this process: text, training, measurement, record. Started by `experiments.runs`."""
+"""Runs of a study, one after the other: text, training, measurement, record. Started by `experiments.runs`."""
 
+import shutil
 import statistics
 import sys
 import time
@@ -19,23 +20,27 @@ EXCERPT_TOKENS = 25  # given, and asked for: short enough that small texts hold 
 
 
 def main() -> None:
-    """Do what the file named on the command line orders."""
-    order = read_json(Path(sys.argv[1]), what="an order of the studies")
-    started = time.monotonic()
-    record = {name: value for name, value in order.items() if name != "paths"} | work(order)
-    record["seconds"] = round(time.monotonic() - started, 2)
-    record["provenance"] = provenance()
-    path = Path(order["paths"]["record"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, to_json(record))
+    """Do what the files named on the command line order."""
+    for file in sys.argv[1:]:
+        order = read_json(Path(file), what="an order of the studies")
+        started = time.monotonic()
+        record = {name: value for name, value in order.items() if name != "paths"} | work(order)
+        record["seconds"] = round(time.monotonic() - started, 2)
+        record["provenance"] = provenance()
+        path = Path(order["paths"]["record"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, to_json(record))
+        left = ["measurements"] if order["keep"] else ["measurements", "model"]
+        for name in left:
+            shutil.rmtree(order["paths"][name], ignore_errors=True)
 
 
 def work(order: dict[str, Any]) -> dict[str, Any]:
     """Train and measure.
 
     Returns:
-        Of an untrained model only the test text. Else `training` (sizes, seconds, losses), `validations`, `train_losses`, `peak_memory_bytes`, `bits_per_byte` of the
-        test text, and `memory`, `last` where they were ordered.
+        Of an untrained model only `bits_per_byte` of the test text, and `memory` where it was ordered. Of others
+        `training` (sizes, seconds, losses), `validations`, `train_losses`, `peak_memory_bytes` and `last` too.
     """
     paths = {name: Path(path) for name, path in order["paths"].items()}
     data, test_file = make(Text(**order["text"]), paths["texts"])

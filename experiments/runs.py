@@ -1,11 +1,10 @@
 """Trainings of a study: each in a process of its own, its record kept, so that no finished one is made again."""
 
 import shlex
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ COMMON: dict[str, Any] = {
     "save_every": 1_000_000,
 }
 TEST_CONTEXT = 128
+RUNS_OF_A_PROCESS = 4
 BEFORE = "nano as it is"
 
 
@@ -113,11 +113,14 @@ class Maker:
         unique = list({run.key: run for run in runs}.values())
         missing = [run for run in unique if not self._is_there(run)]
         _say(f"{len(unique)} runs, {len(unique) - len(missing)} of them there")
-        alone = [run for run in missing if run.timed]
+        others = [run for run in missing if not run.timed]
+        # Several to a process, which saves its start; never so many that one worker is left with all of them.
+        size = max(min(RUNS_OF_A_PROCESS, len(others) // self.workers), 1)
         with ThreadPoolExecutor(self.workers) as pool:
-            list(pool.map(self._make_one, [run for run in missing if not run.timed]))
-        for run in alone:
-            self._make_one(run)
+            list(pool.map(self._make_some, [others[first : first + size] for first in range(0, len(others), size)]))
+        for run in missing:
+            if run.timed:
+                self._make_some([run])
         return [read_json(self._record(run), what="a run") | {"name": run.name, "seed": run.seed} for run in runs]
 
     def _record(self, run: Run) -> Path:
@@ -126,23 +129,21 @@ class Maker:
     def _is_there(self, run: Run) -> bool:
         return self._record(run).exists() and (not run.keep or (self.model(run) / "config.json").exists())
 
-    def _make_one(self, run: Run) -> None:
-        paths = {"texts": self.texts, "model": self.model(run), "record": self._record(run)}
-        paths["measurements"] = self.folder / "measurements" / run.key
-        self.launch(
-            "one_run", run.key, run.to_dict() | {"paths": paths}, what=f"{run.name}, seed {run.seed}", alone=run.timed
-        )
-        if not run.keep:
-            shutil.rmtree(self.model(run), ignore_errors=True)
-        shutil.rmtree(paths["measurements"], ignore_errors=True)
+    def _make_some(self, some: Sequence[Run]) -> None:
+        orders = {}
+        for run in some:
+            paths = {"texts": self.texts, "model": self.model(run), "record": self._record(run)}
+            paths["measurements"] = self.folder / "measurements" / run.key
+            orders[run.key] = run.to_dict() | {"paths": paths}
+        what = "; ".join(f"{run.name}, seed {run.seed}" for run in some)
+        self.launch("one_run", orders, what=what, alone=any(run.timed for run in some))
 
-    def launch(self, module: str, key: str, order: Record, *, what: str, alone: bool = False) -> None:
-        """Carry out an order by a module of the studies, in a process of its own.
+    def launch(self, module: str, orders: Mapping[str, Record], *, what: str, alone: bool = False) -> None:
+        """Carry out orders by a module of the studies, in a process of its own.
 
         Args:
             module: below `experiments`.
-            key: names the file of the order.
-            order: what it is to do, as JSON values.
+            orders: what it is to do, as JSON values, by the name of the order's file.
             what: it is, for the progress.
             alone: its time is reported.
 
@@ -151,15 +152,16 @@ class Maker:
         """
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise SystemExit("time is up; the same command goes on")
-        file = self.folder / "orders" / f"{key}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, to_json(order))
+        files = [self.folder / "orders" / f"{key}.json" for key in orders]
+        for file, order in zip(files, orders.values(), strict=True):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, to_json(order))
         launcher = self.timing_launcher or self.launcher if alone else self.launcher
-        command = [*launcher, sys.executable, "-m", f"experiments.{module}", str(file)]
+        command = [*launcher, sys.executable, "-m", f"experiments.{module}", *map(str, files)]
         started = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise SystemExit(f"{what}: failed ({file}):\n{done.stderr[-2000:]}")
+            raise SystemExit(f"{what}: failed ({', '.join(map(str, files))}):\n{done.stderr[-2000:]}")
         _say(f"{what}: {time.monotonic() - started:.0f} s")
 
 
@@ -169,7 +171,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def short(record: Record, *, losses: bool = False) -> Record:
-    """A record for the committed results, losses rounded to what a picture shows; those of the steps only if asked for."""
+    """A record for the committed results, losses rounded; those of the steps only if asked for."""
     left_out = {"provenance", "paths"} | (set() if losses else {"train_losses"})
     kept = {name: value for name, value in record.items() if name not in left_out}
     for curve in ("validations", "train_losses"):

@@ -14,8 +14,8 @@ from experiments.writing import SHOWN_TEXTS
 from gpt2kit.files import read_json, sha256_json
 
 SEEDS = (0, 1, 2)
-PROMPTS = 32
-TOKENS = 150
+PROMPTS = 24
+TOKENS = 100
 PLAIN = {"temperature": 1.0, "top_p": 1.0}  # the model as it is
 USUAL = {"temperature": 0.8, "top_p": 0.9}  # what `gpt2kit generate` does
 FAMILIES: dict[str, list[dict[str, Any]]] = {
@@ -23,7 +23,7 @@ FAMILIES: dict[str, list[dict[str, Any]]] = {
     "top-p": [PLAIN | {"top_p": value} for value in (0.5, 0.8, 0.9, 0.95)],
     "top-k": [PLAIN | {"top_k": value} for value in (5, 20, 100)],
     "repetition penalty": [USUAL | {"repetition_penalty": value} for value in (1.0, 1.1, 1.2, 1.4)],
-    "greedy with a penalty": [PLAIN | {"temperature": 0.0, "repetition_penalty": 1.2}],
+    "greedy, penalty": [PLAIN | {"temperature": 0.0, "repetition_penalty": 1.2}],
 }
 
 
@@ -61,7 +61,7 @@ def _carry_out(maker: Maker, order: dict[str, Any], *, what: str) -> Path:
     key = sha256_json(order)[:16]
     record = maker.folder / "writings" / f"{key}.json"
     if not record.exists():
-        maker.launch("writing", key, order | {"record": str(record)}, what=what)
+        maker.launch("writing", {key: order | {"record": str(record)}}, what=what)
     return record
 
 
