@@ -32,7 +32,7 @@ def runs(*, quick: bool) -> list[Run]:
         for share in shares:
             text = Text(corpus, share, seed=seed, test_characters=4_000 if quick else 24_000)
             made.append(Run(_name(share), text, SETTINGS | {"max_steps": limit or steps(share)}, seed))
-    # The last model of the first seed, of the whole book, is the one that `experiments.sampling` writes with.
+    # The model of most text and the first seed is the one that `experiments.sampling` writes with.
     made[len(shares) - 1] = replace(made[len(shares) - 1], keep=True)
     return [as_it_is(made[0].text), *made]
 
@@ -100,7 +100,7 @@ def tables(results: Results) -> dict[str, str]:
     return {
         "shares": table(columns, rows),
         "fit": f"Fitted over all shares, twice the text changes the test figure by **{slope.show(4, sign=True)}** bits "
-        f"per byte; all that fine-tuning on the whole book gains over nano is {rows[-1][4]}.",
+        f"per byte; the largest part changes nano by {rows[-1][4]}.",
     }
 
 

@@ -50,7 +50,7 @@ def _rows(results: Results) -> tuple[float, dict[str, list[Record]]]:
     records = results["runs"]
     before = next(record["bits_per_byte"] for record in records if record["name"] == BEFORE)
     names = list(dict.fromkeys(record["name"] for record in records if record["name"] != BEFORE))
-    ends = [record["last"] | {"training": record["training"]} for record in records if "last" in record]
+    ends = [record["last"] | {"training": record["training"]} for record in records if record["last"]]
     found = {"no guard: the last weights": ends}
     for name in names:
         title = "the best checkpoint of all epochs" if name == UNTIL_THE_END else name

@@ -28,6 +28,7 @@ def page(columns: int, rows: int = 1) -> tuple[Any, list[Any]]:
     for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.25, linewidth=0.6)
+        panel.set_axisbelow(True)
     return figure, panels
 
 
