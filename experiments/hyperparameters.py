@@ -32,7 +32,7 @@ ONE_AT_A_TIME: dict[str, tuple[Any, ...]] = {
     "warmup_ratio": (0.3,),
 }
 # Learning rates to try with the other batch sizes, beside the default one.
-OTHER_RATES = {2: (1.25e-4,), 16: (2e-3, 8e-3)}
+OTHER_RATES = {16: (2e-3,)}
 TEXT = Text("shakespeare", characters=16_000, test_characters=24_000)
 TITLES = {
     "learning_rate": "learning rate",

@@ -14,7 +14,7 @@ from experiments.study import Mean, Results, Study, mean, paired, table
 from experiments.texts import TALES, Text
 
 FULL = "full"
-TIMED_STEPS = 12
+TIMED_STEPS = 8
 # Each at the rate that is its default and at four times that: methods want different rates, and validation chooses.
 METHODS: dict[str, dict[str, Any]] = {
     FULL: {},

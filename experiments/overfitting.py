@@ -13,7 +13,7 @@ from experiments.study import Mean, Results, Study, mean, table
 from experiments.texts import TALES, Text
 
 SEEDS = (0, 1, 2)
-EPOCHS = 14
+EPOCHS = 12
 RATE = 2e-3  # the best for a small text in the study of the hyperparameters, and quick to overfit
 UNTIL_THE_END = "all epochs"
 ARMS: dict[str, dict[str, Any]] = {

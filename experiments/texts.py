@@ -4,10 +4,13 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from gpt2kit.errors import UsageError
 from gpt2kit.files import sha256_json, write_atomically
 from gpt2kit.runtime import derive_seed, uniform
 from gpt2kit.tokens import PreparedData, PrepareSettings, prepare
+from gpt2kit.tokens.data import MANIFEST
 
 ROOT = Path(__file__).parent.parent
 BLOCK_CHARACTERS = 4_000  # about a page and a half; the test text is spread over the whole book
@@ -57,22 +60,26 @@ def make(text: Text, folder: Path) -> tuple[PreparedData, Path]:
         The prepared data, and the file of the test text.
     """
     place = folder / text.key
-    training, test = cut(read(text.corpus), text)
-    raw, test_file = place / "raw" / "train.txt", place / "test.txt"
-    for path, content in ((raw, training), (test_file, test)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Written once: what is prepared from a file asks for it to stay as it is.
-        if not path.exists():
-            write_atomically(path, content)
-    settings = PrepareSettings(
-        input=raw,
-        data_dir=place / "data",
-        base="nano",
-        validation_fraction=text.validation_fraction,
-        section_chars=SECTION_CHARACTERS,
-        seed=text.seed,
-    )
-    return prepare(settings), test_file
+    place.mkdir(parents=True, exist_ok=True)
+    data, test_file = place / "data", place / "test.txt"
+    # Runs of a study are processes beside each other: the first one prepares, the others wait.
+    with FileLock(place / "lock"):
+        if (data / MANIFEST).exists():
+            return PreparedData.open(data), test_file
+        training, test = cut(read(text.corpus), text)
+        raw = place / "raw" / "train.txt"
+        raw.parent.mkdir(exist_ok=True)
+        write_atomically(raw, training)
+        write_atomically(test_file, test)
+        settings = PrepareSettings(
+            input=raw,
+            data_dir=data,
+            base="nano",
+            validation_fraction=text.validation_fraction,
+            section_chars=SECTION_CHARACTERS,
+            seed=text.seed,
+        )
+        return prepare(settings), test_file
 
 
 def read(corpus: str) -> str:
