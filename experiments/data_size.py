@@ -98,11 +98,11 @@ def tables(results: Results) -> dict[str, str]:
         previous = records
     slope = doubling(results)
     columns = ["share of the book", "tokens", "times read", "bits per byte", "against nano", "against half as much"]
-    return {
-        "shares": table(columns, rows),
-        "fit": f"Fitted over the shares that all seeds have, twice the text changes the test figure by **{slope.show(4, sign=True)}** bits "
-        f"per byte; the largest one changes nano by {rows[-1][4]}.",
-    }
+    fit = (
+        f"Fitted over the shares that all seeds have, twice the text changes the test figure by "
+        f"**{slope.show(4, sign=True)}** bits per byte; the largest share changes nano by {rows[-1][4]}."
+    )
+    return {"shares": table(columns, rows), "fit": fit}
 
 
 def draw(results: Results, folder: Path) -> None:
