@@ -13,7 +13,7 @@ from experiments.study import Results, Study, by_seed, mean, table
 from experiments.texts import TALES, Text
 
 SEEDS = (0, 1, 2)
-SECONDS = 10  # of training steps at the rate measured alone, in which the middle model sees TOKENS
+SECONDS = 8  # of training steps at the rate measured alone, in which the middle model sees TOKENS
 ROWS = 4
 TRIAL_STEPS = 10
 

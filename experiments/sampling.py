@@ -39,11 +39,10 @@ def measure(maker: Maker, quick: bool) -> Results:
         "tokens": tokens,
     }  # fmt: skip
     settings = {_name(setting): setting for family in families.values() for setting in family}
-    files = {}
-    for name, setting in settings.items():
-        order = shared | {"setting": setting, "seeds": seeds}
-        files[name] = _carry_out(maker, order, what=f"texts by {name}")
-    measured = _carry_out(maker, shared | {"sets": {name: str(path) for name, path in files.items()}}, what="figures")
+    orders = {name: shared | {"setting": setting, "seeds": seeds} for name, setting in settings.items()}
+    files = _carry_out(maker, orders, what=f"texts by {len(orders)} settings")
+    sets = {name: str(path) for name, path in files.items()}
+    measured = _carry_out(maker, {"all": shared | {"sets": sets}}, what="their figures")["all"]
     written = {name: read_json(path, what="texts of a setting") for name, path in files.items()}
     return {
         "families": {family: [_name(setting) for setting in each] for family, each in families.items()},
@@ -57,12 +56,17 @@ def measure(maker: Maker, quick: bool) -> Results:
     }
 
 
-def _carry_out(maker: Maker, order: dict[str, Any], *, what: str) -> Path:
-    key = sha256_json(order)[:16]
-    record = maker.folder / "writings" / f"{key}.json"
-    if not record.exists():
-        maker.launch("writing", {key: order | {"record": str(record)}}, what=what)
-    return record
+def _carry_out(maker: Maker, orders: dict[str, dict[str, Any]], *, what: str) -> dict[str, Path]:
+    """Write or measure what is not there yet; returns where each record is."""
+    records, missing = {}, {}
+    for name, order in orders.items():
+        key = sha256_json(order)[:16]
+        records[name] = maker.folder / "writings" / f"{key}.json"
+        if not records[name].exists():
+            missing[key] = order | {"record": str(records[name])}
+    if missing:
+        maker.launch("writing", missing, what=what)
+    return records
 
 
 def _name(setting: dict[str, Any]) -> str:

@@ -22,19 +22,20 @@ SHOWN_TEXTS = 2
 
 
 def main() -> None:
-    """Do what the file named on the command line orders."""
-    order = read_json(Path(sys.argv[1]), what="an order of the studies")
-    data, test_file = make(Text(**order["text"]), Path(order["texts"]))
-    prompts = openings(
-        read_text_file(test_file),
-        number=order["num_prompts"],
-        prompt_words=PROMPT_WORDS,
-        continuation_words=order["tokens"],
-    )
-    done = _measure(order, data, prompts) if "sets" in order else _write(order, prompts)
-    record = Path(order["record"])
-    record.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(record, to_json(done))
+    """Do what the files named on the command line order."""
+    for file in sys.argv[1:]:
+        order = read_json(Path(file), what="an order of the studies")
+        data, test_file = make(Text(**order["text"]), Path(order["texts"]))
+        prompts = openings(
+            read_text_file(test_file),
+            number=order["num_prompts"],
+            prompt_words=PROMPT_WORDS,
+            continuation_words=order["tokens"],
+        )
+        done = _measure(order, data, prompts) if "sets" in order else _write(order, prompts)
+        record = Path(order["record"])
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(record, to_json(done))
 
 
 def _write(order: dict[str, Any], prompts: list[Opening]) -> dict[str, Any]:
