@@ -3,6 +3,8 @@
 python -m experiments.overfitting
 """
 
+import math
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from experiments import plots
 from experiments.runs import BEFORE, Maker, Record, Run, as_it_is, short
 from experiments.study import Mean, Results, Study, mean, table
 from experiments.texts import TALES, Text
-from gpt2kit.training.guard import Validation, out_of_patience
+from gpt2kit.training.guard import WINDOW, Validation, memorising, out_of_patience, overfitting
 
 SEEDS = (0, 1, 2)
 EPOCHS = 12
@@ -60,29 +62,38 @@ def _rows(results: Results) -> tuple[float, dict[str, list[Record]]]:
     return before, found
 
 
-def stopped_at(record: Record) -> tuple[int, int]:
-    """The step at which early stopping would have ended a run, and the best step until then.
-
-    A run is the same with and without it until it stops, so that its losses tell.
-    """
-    history = [Validation(step, loss, 0.0) for step, loss in record["validations"]]
-    for place in range(1, len(history) + 1):
-        if out_of_patience(history[:place], patience=PATIENCE):
-            break
-    return history[place - 1].step, min(history[:place], key=lambda each: each.loss).step
+def history(record: Record) -> list[Validation]:
+    """A run's validations as the guards see them: with the mean loss of the latest steps."""
+    losses = record["train_losses"]
+    found = []
+    for step, loss in record["validations"]:
+        recent = [each for number, each in losses if number <= step][-WINDOW:]
+        found.append(Validation(step, loss, mean(recent).value if recent else math.nan))
+    return found
 
 
-def _early(results: Results) -> str:
-    """What early stopping would have saved and lost."""
+def first_step(record: Record, said: Callable[[Sequence[Validation]], object]) -> int | None:
+    """The step at which a guard speaks for the first time, or None."""
+    validations = history(record)
+    lengths = range(1, len(validations) + 1)
+    return next((validations[length - 1].step for length in lengths if said(validations[:length])), None)
+
+
+def _guards(results: Results) -> str:
+    """When the guards speak, and what early stopping would have saved: a run is the same without it until it stops."""
     runs = [record for record in results["runs"] if record["name"] == UNTIL_THE_END]
-    ends = [stopped_at(record) for record in runs]
-    saved = mean([100 * (1 - end / run["training"]["total_steps"]) for run, (end, _) in zip(runs, ends, strict=True)])
-    same = sum(best == run["training"]["best_step"] for run, (_, best) in zip(runs, ends, strict=True))
-    return (
-        f"With `--patience {PATIENCE}` these runs would have ended after {mean([end for end, _ in ends]).value:.0f} of "
-        f"{runs[0]['training']['total_steps']} steps, {saved.value:.0f}% sooner, and kept the same weights in {same} of "
-        f"{len(runs)} cases."
-    )
+    guards: dict[str, Callable[[Sequence[Validation]], object]] = {
+        "memorisation": memorising,
+        "overfitting": overfitting,
+        f"stopping by `--patience {PATIENCE}`": lambda seen: out_of_patience(seen, patience=PATIENCE),
+    }
+    rows = []
+    for name, said in guards.items():
+        steps = [step for step in (first_step(run, said) for run in runs) if step is not None]
+        rows.append([name, f"{len(steps)} of {len(runs)}", ", ".join(map(str, steps))])
+    rows.append(["(the best weights)", "", ", ".join(str(run["training"]["best_step"]) for run in runs)])
+    rows.append(["(the end)", "", ", ".join(str(run["training"]["steps"]) for run in runs)])
+    return table(["guard", "runs in which it speaks", "at step, by seed"], rows)
 
 
 def _extracted(record: Record) -> float:
@@ -113,7 +124,7 @@ def tables(results: Results) -> dict[str, str]:
     columns = [
         "weights", "of step", "steps trained", "bits per byte", "given back word for word (%)", "gap (nats per token)",
     ]  # fmt: skip
-    return {"guards": table(columns, rows), "early": _early(results)}
+    return {"guards": table(columns, rows), "early": _guards(results)}
 
 
 def _curve(records: list[Record], name: str) -> tuple[list[float], list[Mean], list[Mean]]:
