@@ -19,6 +19,7 @@ from gpt2kit.runtime import provenance
 from gpt2kit.tuning.noise import t_point
 
 DOCS = ROOT / "docs" / "experiments"
+PAGES = ROOT / "experiments" / "pages"
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 Results = dict[str, Any]
@@ -40,10 +41,10 @@ class Study:
     tables: Callable[[Results], dict[str, str]]
     draw: Callable[[Results, Path], None]
 
-    @property
-    def page(self) -> Path:
-        """The page in the documentation."""
-        return DOCS / f"{self.name}.md"
+    def page(self, results: Results) -> str:
+        """The page of the documentation: the words of `experiments/pages`, and the results' tables in their places."""
+        words = (PAGES / f"{self.name}.md").read_text(encoding="utf-8")
+        return filled_in(words, self.tables(results))
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
         """Make the runs that are not there, write the results, draw the pictures and fill in the page."""
@@ -62,9 +63,8 @@ class Study:
             write_atomically(results_file, to_json(results))
         (target / "images").mkdir(parents=True, exist_ok=True)
         self.draw(results, target / "images")
-        text = self.page.read_text(encoding="utf-8")
-        write_atomically(target / self.page.name, filled_in(text, self.tables(results)))
-        print(f"written: {target / self.page.name}")
+        write_atomically(target / f"{self.name}.md", self.page(results))
+        print(f"written: {target / self.name}.md")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -17,6 +17,7 @@ from experiments.texts import TALES, Text
 from gpt2kit.errors import DataError, UsageError
 
 NAMES = ("hyperparameters", "data_size", "overfitting", "methods", "sampling", "model_size")
+MADE = tuple(sorted(path.stem for path in (DOCS / "results").glob("*.json")))
 
 
 def study(name: str) -> Study:
@@ -25,14 +26,14 @@ def study(name: str) -> Study:
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MADE)
 def test_the_page_says_what_the_committed_results_say(name: str) -> None:
     results = json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    page = study(name).page.read_text(encoding="utf-8")
-    assert filled_in(page, study(name).tables(results)) == page, f"stale: python -m experiments.{name} --page_only"
+    page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    assert study(name).page(results) == page, f"stale: python -m experiments.{name} --page_only"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MADE)
 def test_the_committed_results_are_no_trial_and_say_what_made_them(name: str) -> None:
     results = json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
     assert results["study"] == name
@@ -42,14 +43,20 @@ def test_the_committed_results_are_no_trial_and_say_what_made_them(name: str) ->
         assert {"text", "settings", "seed", "seconds", "bits_per_byte"} <= set(run)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MADE)
 def test_the_picture_of_a_page_is_small_and_can_be_drawn_anew(name: str, tmp_path: Path) -> None:
     results = json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
     study(name).draw(results, tmp_path)
     picture = DOCS / "images" / f"{name}.png"
     assert (tmp_path / picture.name).exists()
     assert picture.stat().st_size < 120_000
-    assert f"images/{picture.name}" in study(name).page.read_text(encoding="utf-8")
+    assert f"images/{picture.name}" in study(name).page(results)
+
+
+def test_pages_without_results_are_not_in_the_documentation_and_the_index_names_all_studies() -> None:
+    assert {path.stem for path in DOCS.glob("*.md")} == {*MADE, "README"}
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    assert all(f"experiments.{name}" in index for name in NAMES)
 
 
 def test_a_stale_page_is_seen() -> None:
@@ -172,7 +179,7 @@ def test_every_study_makes_a_small_trial_and_goes_on_after_a_stop(name: str, tmp
     results = json.loads((home / "results" / f"{name}.json").read_text(encoding="utf-8"))
     page = (home / f"{name}.md").read_text(encoding="utf-8")
     assert results["quick"]
-    assert filled_in(page, study(name).tables(results)) == page
+    assert study(name).page(results) == page
     assert (home / "images" / f"{name}.png").stat().st_size > 5_000
     again = run_quick(name, tmp_path, "--launcher", "false")  # nothing is left to be made
     assert again.returncode == 0, again.stderr
