@@ -13,9 +13,9 @@ from experiments.study import Results, Study, by_seed, mean, table
 from experiments.texts import TALES, Text
 
 SEEDS = (0, 1, 2)
-SECONDS = 8  # of training steps at the rate measured alone, in which the middle model sees TOKENS
-ROWS = 4
-TRIAL_STEPS = 10
+SECONDS = 40  # of training steps at the rate measured alone, in which the middle model sees TOKENS
+ROWS = 16
+TRIAL_STEPS = 6
 
 
 @dataclass(frozen=True)

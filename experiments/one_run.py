@@ -48,6 +48,8 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
         return _measured(_evaluate(order["settings"]["base"], data.folder, test_file, paths, order), order)
     folder = paths["model"]
     result = train(TrainSettings(data_dir=data.folder, model_output_dir=folder, **order["settings"]))
+    if result.status == "interrupted":  # saved; a record would pass it off as finished
+        raise SystemExit("interrupted; the same command goes on")
     peak = peak_memory_bytes(torch.device("cpu"))
     rows = list(read_json_lines(folder / "training" / "metrics.jsonl"))
     steps = [row for row in rows if row["kind"] == "train"]

@@ -30,7 +30,7 @@ ARMS: dict[str, dict[str, Any]] = {
 
 def runs(*, quick: bool) -> list[Run]:
     """A run for each arm and seed; the one that goes on to the end is measured as it ends, too."""
-    text = Text("doyle", characters=16_000, validation_fraction=0.5, test_characters=24_000)
+    text = Text("doyle", characters=32_000, validation_fraction=0.5, test_characters=24_000)
     seeds, epochs, arms = SEEDS, EPOCHS, ARMS
     if quick:
         text = Text(TALES, characters=6_000, validation_fraction=0.5, test_characters=4_000)
