@@ -11,7 +11,7 @@ from experiments.runs import BEFORE, Maker, Record, Run, as_it_is, short
 from experiments.study import Mean, Results, Study, by_seed, mean, paired, table
 from experiments.texts import TALES, Text
 
-SEEDS = (0, 1, 2)
+SEEDS: tuple[int, ...] = (0, 1, 2)
 DEFAULT = "default"
 # What `gpt2kit train` does by itself on so small a text (the learning rate is that for a model of nano's size).
 DEFAULTS: dict[str, Any] = {

@@ -12,7 +12,7 @@ from experiments.runs import COMMON, Maker, Record, Run, short
 from experiments.study import Results, Study, by_seed, mean, table
 from experiments.texts import TALES, Text
 
-SEEDS = (0, 1, 2)
+SEEDS: tuple[int, ...] = (0, 1, 2)
 SECONDS = 40  # of training steps at the rate measured alone, in which the middle model sees TOKENS
 ROWS = 16
 TRIAL_STEPS = 6
@@ -42,7 +42,7 @@ class Shape:
         }
 
 
-SHAPES = (
+SHAPES: tuple[Shape, ...] = (
     Shape("2 layers of 64", 2, 2, 64),
     Shape("4 layers of 192", 4, 3, 192),
     Shape("4 layers of 320 (as nano)", 4, 5, 320),

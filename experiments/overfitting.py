@@ -15,7 +15,7 @@ from experiments.study import Mean, Results, Study, mean, table
 from experiments.texts import TALES, Text
 from gpt2kit.training.guard import WINDOW, Validation, memorising, out_of_patience, overfitting
 
-SEEDS = (0, 1, 2)
+SEEDS: tuple[int, ...] = (0, 1, 2)
 EPOCHS = 12
 PATIENCE = 3
 RATE = 5e-4  # the default for a model of this size

@@ -16,7 +16,7 @@ from gpt2kit.tokens import PreparedData
 PROMPT_WORDS = 24
 COPY_WORDS = 8
 KEPT_FIGURES = (
-    "distinct_1", "distinct_2", "self_bleu", "rep_4", "words_in_loops", "coherence", "copied", "unseen_words",
+    "distinct_1", "distinct_2", "self_bleu", "rep_4", "words_in_loops", "coherence", "unseen_words",
 )  # fmt: skip
 SHOWN_TEXTS = 2
 
