@@ -121,7 +121,7 @@ def draw(results: Results, folder: Path) -> None:
         )
     plots.describe(
         panels[0], x="training text (share of the book, tokens)", y="bits per byte (test)", legend=True,
-        title="more text of the author, better predictions",
+        title="predicting other pages of the book",
     )  # fmt: skip
     plots.describe(
         panels[1],

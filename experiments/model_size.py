@@ -133,6 +133,12 @@ def draw(results: Results, folder: Path) -> None:
     speeds = [record["training"]["tokens_per_second"] for record in results["timed"]]
     panels[1].plot(list(sizes.values()), speeds, color=plots.COLOURS[2], marker=plots.MARKERS[2])
     panels[1].set_yscale("log")
+    marks = [
+        mark
+        for mark in (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
+        if min(speeds) / 2 < mark < 2 * max(speeds)
+    ]
+    panels[1].set_yticks(marks, [f"{mark:,}" for mark in marks])
     plots.describe(panels[1], x="parameters (millions)", y="tokens per second", title="what a size costs")
     for panel in panels:
         panel.set_xscale("log")
