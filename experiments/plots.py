@@ -12,7 +12,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#7F7F7F"
 _PANEL_INCHES = (4.6, 3.5)
-_DOTS_PER_INCH = 100  # small files; a page of two panels is 920 dots wide
+_DOTS_PER_INCH = 80  # small files; a page of three panels is 1,100 dots wide
 
 
 def page(columns: int, rows: int = 1) -> tuple[Any, list[Any]]:
@@ -57,7 +57,7 @@ def describe(panel: Any, *, x: str, y: str, title: str = "", legend: bool = Fals
     panel.set_xlabel(x)
     panel.set_ylabel(y)
     panel.set_title(title, fontsize=10)
-    if legend:
+    if legend and panel.get_legend_handles_labels()[0]:
         panel.legend(frameon=False, fontsize=8)
 
 

@@ -156,7 +156,9 @@ def draw(results: Results, folder: Path) -> None:
         )
     floor = results["measured"]["shuffled_coherence"]
     if floor is not None:
-        panels[_DRAWN.index("coherence")].axhline(floor, color=plots.GREY, linestyle=":", label="shuffled")
+        panel = panels[_DRAWN.index("coherence")]
+        panel.axhline(floor, color=plots.GREY, linestyle=":", label="its sentences shuffled")
+        panel.legend(frameon=False, fontsize=8)
     _draw_map(panels[4], results, "self_bleu")
     _draw_map(panels[5], results, "coherence")
     plots.save(figure, folder / "sampling.png")
