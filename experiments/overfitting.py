@@ -3,7 +3,6 @@
 python -m experiments.overfitting
 """
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -63,12 +62,12 @@ def _rows(results: Results) -> tuple[float, dict[str, list[Record]]]:
 
 
 def history(record: Record) -> list[Validation]:
-    """A run's validations as the guards see them: with the mean loss of the latest steps."""
+    """A run's validations as the guards see them: with the mean loss of the latest steps, that of validation at step 0."""
     losses = record["train_losses"]
     found = []
     for step, loss in record["validations"]:
         recent = [each for number, each in losses if number <= step][-WINDOW:]
-        found.append(Validation(step, loss, mean(recent).value if recent else math.nan))
+        found.append(Validation(step, loss, mean(recent).value if recent else loss))
     return found
 
 
@@ -157,14 +156,13 @@ def draw(results: Results, folder: Path) -> None:
         plots.line(panels[1], epochs, validation, number=number, label=name)
     plots.describe(panels[1], x="epochs", y="nats per token of validation text", title="what helps", legend=True)
     for number, (name, of_name) in enumerate(found.items()):
-        share, bits = mean([_extracted(each) for each in of_name]), mean([each["bits_per_byte"] for each in of_name])
+        gap, bits = mean([_gap(each) for each in of_name]), mean([each["bits_per_byte"] for each in of_name])
         panels[2].errorbar(
-            share.value, bits.value, xerr=share.half_width, yerr=bits.half_width, color=plots.COLOURS[number],
+            gap.value, bits.value, xerr=gap.half_width, yerr=bits.half_width, color=plots.COLOURS[number],
             marker=plots.MARKERS[number], capsize=3, linestyle="none", label=name,
         )  # fmt: skip
-    panels[2].set_xlim(left=-2)
     plots.describe(
-        panels[2], x="% of training text given back word for word", y="bits per byte (test)",
+        panels[2], x="gap: held-out less training loss (nats per token)", y="bits per byte (test)",
         title="down and to the left is better", legend=True,
     )  # fmt: skip
     plots.save(figure, folder / "overfitting.png")
