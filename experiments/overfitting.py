@@ -62,7 +62,7 @@ def _rows(results: Results) -> tuple[float, dict[str, list[Record]]]:
 
 
 def history(record: Record) -> list[Validation]:
-    """A run's validations as the guards see them: with the mean loss of the latest steps, that of validation at step 0."""
+    """A run's validations as the guards see them: with the mean loss of the latest steps, at step 0 with its own."""
     losses = record["train_losses"]
     found = []
     for step, loss in record["validations"]:

@@ -14,9 +14,9 @@ from experiments.runs import Maker, Record, words
 from experiments.texts import ROOT
 from gpt2kit.console import text_table
 from gpt2kit.errors import DataError
+from gpt2kit.evaluation.statistics import t_point
 from gpt2kit.files import read_json, to_json, write_atomically
 from gpt2kit.runtime import provenance
-from gpt2kit.tuning.noise import t_point
 
 DOCS = ROOT / "docs" / "experiments"
 PAGES = ROOT / "experiments" / "pages"
