@@ -14,7 +14,8 @@ BENCH_VENV := benchmarks/.venv
 BENCH_PYTHON := $(BENCH_VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo nano test test-all check format docs bench-train bench-generate bench-lookup bench-data bench-quality clean
+.PHONY: help setup setup-dev demo nano test test-all check format docs experiment bench-train bench-generate \
+	bench-lookup bench-data bench-quality clean
 
 help: ## Show what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +50,9 @@ format: setup-dev ## Bring the code into its format.
 
 docs: setup-dev ## Write docs/cli.md anew from the commands.
 	$(BIN)/python tools/make_cli_reference.py
+
+experiment: setup ## Make a study of docs/experiments: make experiment STUDY=data_size (a trial: OPTIONS="--quick").
+	$(BIN)/python -m experiments.$(STUDY) $(OPTIONS)
 
 bench-train: $(BENCH_VENV)/.installed ## Measure fine-tuning beside the peers: an hour or more (a trial: BENCH="--quick").
 	$(BENCH_PYTHON) -m benchmarks.train $(BENCH)

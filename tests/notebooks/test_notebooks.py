@@ -28,7 +28,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_notebook_runs(name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPT2KIT_NOTEBOOK_ROOT", str(workplace))
-    monkeypatch.setenv("GPT2KIT_NOTEBOOK_STEPS", "12")
+    monkeypatch.setenv("GPT2KIT_NOTEBOOK_STUDIES", str(ROOT / "docs" / "experiments"))
+    monkeypatch.setenv("GPT2KIT_NOTEBOOK_STEPS", "6")
     monkeypatch.setenv("GPT2KIT_NOTEBOOK_LENGTH", "12")
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     client = NotebookClient(notebook, timeout=300, kernel_name="python3")
