@@ -28,6 +28,7 @@ COMMANDS = [
     "generate",
     "chat",
     "evaluate",
+    "tasks",
     "compare",
     "review",
     "tune",

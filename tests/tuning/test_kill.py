@@ -96,8 +96,9 @@ def test_a_killed_search_goes_on_and_loses_nothing(slow: Make, tmp_path: Path) -
 
 def test_workers_share_a_study_and_end_with_the_one_that_started_them(slow: Make, tmp_path: Path) -> None:
     folder = tmp_path / "tuning"
-    process = start(slow(workers=2, trials=3))
-    wait_for(lambda: len(list(folder.glob("trials/*"))) == 2 and states(folder) == ["RUNNING"] * 2, process)
+    process = start(slow(workers=2, trials=5))
+    # On a busy machine one may have finished a trial before the other begins.
+    wait_for(lambda: len(list(folder.glob("trials/*"))) == 2 and states(folder).count("RUNNING") == 2, process)
     workers = psutil.Process(process.pid).children()
     assert len(workers) == 2
     assert {worker.environ()["OMP_NUM_THREADS"] for worker in workers} == {"1"}  # the two of the first, shared
@@ -107,8 +108,8 @@ def test_workers_share_a_study_and_end_with_the_one_that_started_them(slow: Make
     assert not alive
     assert states(folder).count("RUNNING") == 2
 
-    found = tune(slow(workers=2, trials=3))
-    assert found.values["counts"]["complete"] == 3
+    found = tune(slow(workers=2, trials=5))
+    assert found.values["counts"]["complete"] == 5
     assert found.values["counts"]["retried"] == 2
     assert sum(trial["role"] == "defaults" and trial["value"] is not None for trial in found.values["trials"]) == 1
 
