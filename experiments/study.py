@@ -14,7 +14,7 @@ from experiments.runs import Maker, Record, words
 from experiments.texts import ROOT
 from gpt2kit.console import text_table
 from gpt2kit.errors import DataError
-from gpt2kit.evaluation.statistics import t_point
+from gpt2kit.evaluation.statistics import student_quantile
 from gpt2kit.files import read_json, to_json, write_atomically
 from gpt2kit.runtime import provenance
 
@@ -116,7 +116,7 @@ class Mean:
 def mean(values: Sequence[float]) -> Mean:
     """Mean and Student's 95% interval, m ± t · s / √n (Student 1908), of what varies from seed to seed."""
     count = len(values)
-    width = t_point(count - 1) * stdev(values) / math.sqrt(count) if count > 1 else 0.0
+    width = student_quantile(count - 1) * stdev(values) / math.sqrt(count) if count > 1 else 0.0
     return Mean(fmean(values), width, count)
 
 
