@@ -13,12 +13,12 @@ from gpt2kit.comparison.page import html_page
 from gpt2kit.comparison.pairs import Pair, Rank, all_pairs, ranking, ranking_words, smallest_p
 from gpt2kit.comparison.picture import draw
 from gpt2kit.comparison.settings import CompareSettings
-from gpt2kit.console import say, warn
-from gpt2kit.errors import DataError, MissingExtraError, UsageError
+from gpt2kit.errors import DataError, MissingExtraError
 from gpt2kit.evaluation.coherence import SentenceSpace, space_of_training_text
-from gpt2kit.evaluation.heldout import HeldOut, choose_split, openings, read_held_out, read_text_file, training_texts
-from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Likelihood, Protocol
-from gpt2kit.evaluation.models import ModelRecord, find_model
+from gpt2kit.evaluation.ground import HeldOutChoice, Remarks, find_held_out, find_protocol, open_data
+from gpt2kit.evaluation.heldout import openings, training_texts
+from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Likelihood
+from gpt2kit.evaluation.models import find_model
 from gpt2kit.evaluation.texts import TextReport, TextSet, measure_texts
 from gpt2kit.evaluation.verdict import FEWEST_TEXTS
 from gpt2kit.files import claim_number, explained_disk_errors, to_json, write_atomically
@@ -118,74 +118,16 @@ class _Run:
     def __init__(self, settings: CompareSettings) -> None:
         self.settings = settings
         self.started = time.monotonic()
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
+        self.remarks = Remarks()
         titles = titled(settings.models)
         self.records = [
             replace(find_model(name, role="model"), name=title)
             for name, title in zip(settings.models, titles, strict=True)
         ]
-        self.data = self._open_data()
-        self.held_out = self._read_held_out()
-        self.protocol = self._protocol()
-
-    def _note(self, text: str) -> None:
-        self.notes.append(text)
-        say(text)
-
-    def _warn(self, text: str) -> None:
-        self.warnings.append(text)
-        warn(text)
-
-    def _open_data(self) -> PreparedData | None:
-        if self.settings.text is not None and not self.settings.data_dir.exists():
-            self._note(
-                f"--data_dir {self.settings.data_dir} is not there: copies of the training text are not looked for"
-            )
-            return None
-        return PreparedData.open(self.settings.data_dir)
-
-    def _read_held_out(self) -> HeldOut:
-        if self.settings.text is not None:
-            return read_text_file(self.settings.text)
-        assert self.data is not None  # only a given text does without
-        split = choose_split(self.data, self.settings.split)
-        held_out = read_held_out(self.data, split, max_tokens=self.settings.max_tokens, seed=self.settings.seed)
-        drawn = len(held_out.documents)
-        if drawn < held_out.num_documents_in_all:
-            self._note(
-                f"measured on {drawn:,} of {held_out.num_documents_in_all:,} held-out documents, drawn by the seed "
-                f"(--max_tokens {self.settings.max_tokens:,})"
-            )
-        for record in self.records:
-            self._look_at_training(record, split)
-        return held_out
-
-    def _look_at_training(self, record: ModelRecord, split: str) -> None:
-        """A model that may have seen the held-out text is not to be trusted to be better."""
-        assert self.data is not None
-        if record.trained_on is None:
-            return
-        if record.trained_on != self.data.manifest["fingerprint"]:
-            self._warn(
-                f"{record.name} was trained on other data than {self.data.folder} holds now: it may have seen this "
-                "held-out text"
-            )
-        elif split == "validation":
-            self._note(
-                f"the validation split also chose {record.name}'s best weights, which flatters it a little; a test "
-                "split (prepare with --test_fraction) does not"
-            )
-
-    def _protocol(self) -> Protocol:
-        smallest = min(self.records, key=lambda record: record.context)
-        context = self.settings.context or smallest.context
-        if context > smallest.context:
-            raise UsageError(f"--context {context}: {smallest.name} can look back on {smallest.context} tokens at most")
-        stride = self.settings.stride or context
-        if stride > context:
-            raise UsageError(f"--stride {stride} is greater than the context of {context} tokens")
-        return Protocol(context, stride)
+        self.data = open_data(settings.data_dir, text=settings.text, remarks=self.remarks)
+        chosen = HeldOutChoice(settings.text, settings.split, settings.max_tokens, settings.seed)
+        self.held_out = find_held_out(self.data, chosen, trained=self.records, remarks=self.remarks)
+        self.protocol = find_protocol(self.records, context=settings.context, stride=settings.stride)
 
     def measure_and_report(self, stem: Path) -> ModelComparison:
         """Measure every model, compare, and write it under a number."""
@@ -197,7 +139,9 @@ class _Run:
             continuation_words=settings.sample_tokens,
         )
         if len(found) < settings.num_samples:
-            self._note(f"the held-out text has room for {len(found)} prompts; {settings.num_samples} were asked for")
+            self.remarks.note(
+                f"the held-out text has room for {len(found)} prompts; {settings.num_samples} were asked for"
+            )
         measured = [
             measure_model(record, self.held_out, found, protocol=self.protocol, settings=settings)
             for record in self.records
@@ -205,7 +149,9 @@ class _Run:
         readings = [each.reading for each in measured]
         pairs = all_pairs(readings, protocol=self.protocol, seed=settings.seed)
         if len({reading.tokenizer for reading in readings}) > 1:
-            self._note("the models have different tokenizers: perplexity compares only among those of the same letter")
+            self.remarks.note(
+                "the models have different tokenizers: perplexity compares only among those of the same letter"
+            )
         sets = {each.record.name: each.texts for each in measured if each.texts is not None}
         if sets and measured[0].human is not None:
             sets[HUMAN] = measured[0].human
@@ -229,23 +175,23 @@ class _Run:
         try:
             return space_of_training_text(data, seed=self.settings.seed)
         except (MissingExtraError, DataError) as error:
-            self._note(f"coherence is left out: {error}")
+            self.remarks.note(f"coherence is left out: {error}")
             return None
 
     def _warn_of_size(self, likelihood: Likelihood, pairs: Sequence[Pair], texts: TextReport | None) -> None:
         num_units = pairs[0].difference.num_units
         if likelihood.num_documents < FEWEST_UNITS:
-            self._warn(
+            self.remarks.warn(
                 f"held-out documents: only {likelihood.num_documents}. Differences are taken over {num_units} "
                 f"{likelihood.unit}s, which say nothing about other documents"
             )
         if smallest_p(num_units, len(pairs)) > 0.05:
-            self._warn(
+            self.remarks.warn(
                 f"with {num_units} {likelihood.unit}s and {len(pairs)} pairs of models no difference can come out "
                 "clear; measure on more text, or compare fewer models"
             )
         if texts is not None and texts.compared_texts < FEWEST_TEXTS:
-            self._warn(
+            self.remarks.warn(
                 f"figures on n-grams are made of only {texts.compared_texts} texts of each model and are rough; raise "
                 "--num_samples"
             )
@@ -273,8 +219,8 @@ class _Run:
             ranking=ranks,
             texts=texts,
             verdict=verdict,
-            warnings=self.warnings,
-            notes=self.notes,
+            warnings=self.remarks.warnings,
+            notes=self.remarks.notes,
             values=values,
             report=stem.with_suffix(".md"),
             _text=reports.terminal_text(values, tables, stem, has_picture),
@@ -288,7 +234,7 @@ class _Run:
             with explained_disk_errors(path):
                 draw(path, [each.reading for each in measured], pairs, texts, copy_words=self.settings.copy_words)
         except MissingExtraError as error:
-            self._note(f"no picture: {error}")
+            self.remarks.note(f"no picture: {error}")
             return False
         return True
 
@@ -323,8 +269,8 @@ class _Run:
                 name: {"prompts": each.prompts, "texts": each.texts, "sources": each.sources}
                 for name, each in sets.items()
             },
-            "warnings": self.warnings,
-            "notes": self.notes,
+            "warnings": self.remarks.warnings,
+            "notes": self.remarks.notes,
             "settings": self.settings.to_dict(),
             "provenance": provenance(),
             "seconds": round(time.monotonic() - self.started, 3),

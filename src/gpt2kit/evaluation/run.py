@@ -3,16 +3,16 @@
 import time
 from collections.abc import Sequence
 
-from gpt2kit.console import say, warn
-from gpt2kit.errors import DataError, MissingExtraError, UsageError
+from gpt2kit.errors import DataError, MissingExtraError
 from gpt2kit.evaluation.breakdown import Breakdown, break_down, training_counts
 from gpt2kit.evaluation.coherence import SentenceSpace, space_of_training_text
 from gpt2kit.evaluation.comparison import compare
 from gpt2kit.evaluation.curve import read_curve
 from gpt2kit.evaluation.findings import Evaluation, Findings
 from gpt2kit.evaluation.grammar import GrammarChecker
-from gpt2kit.evaluation.heldout import HeldOut, choose_split, openings, read_held_out, read_text_file, training_texts
-from gpt2kit.evaluation.likelihood import Likelihood, Protocol, TokenDocument, summarise, token_nats
+from gpt2kit.evaluation.ground import HeldOutChoice, Remarks, find_held_out, find_protocol, open_data
+from gpt2kit.evaluation.heldout import openings, training_texts
+from gpt2kit.evaluation.likelihood import Likelihood, TokenDocument, summarise, token_nats
 from gpt2kit.evaluation.mauve import hidden_states, require_mauve
 from gpt2kit.evaluation.models import ModelRecord, find_model, find_other
 from gpt2kit.evaluation.probes import Probes
@@ -24,7 +24,6 @@ from gpt2kit.evaluation.statistics import Floats
 from gpt2kit.evaluation.surprise import Surprise, surprise_of
 from gpt2kit.evaluation.texts import Featurise, TextReport, TextSet, measure_texts
 from gpt2kit.generation import LanguageModel, load
-from gpt2kit.tokens import PreparedData
 
 _ORDER: tuple[str, ...] = ("model", "base", "other", "human")
 SAMPLES_READ = 6  # of each set of texts: those that the report shows
@@ -67,8 +66,7 @@ class _Run:
     def __init__(self, settings: EvaluateSettings) -> None:
         self.settings = settings
         self.started = time.monotonic()
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
+        self.remarks = Remarks()
         self.featurise = self._mauve_reader()
         self.grammar = GrammarChecker() if settings.grammar else None
         self.surprise: dict[str, list[Surprise]] = {}
@@ -76,21 +74,16 @@ class _Run:
         self.model = find_model(settings.model_dir, role="model")
         other, why_none = find_other(self.model, settings.compare_with)
         if why_none:
-            self._note(why_none)
+            self.remarks.note(why_none)
         self.records = [self.model] if other is None else [self.model, other]
-        self.data = self._open_data()
-        self.held_out = self._read_held_out()
-        self.protocol = self._protocol()
+        self.data = open_data(settings.data_dir, text=settings.text, remarks=self.remarks)
+        chosen = HeldOutChoice(settings.text, settings.split, settings.max_tokens, settings.seed)
+        self.held_out = find_held_out(self.data, chosen, trained=[self.model], remarks=self.remarks)
+        self.protocol = find_protocol(
+            self.records, context=settings.context, stride=settings.stride, full_last_window=settings.full_last_window
+        )
         self.given_samples = None if settings.samples is None else read_samples(settings.samples)
-        self.probes = Probes(settings, data=self.data, protocol=self.protocol, note=self._note)
-
-    def _note(self, text: str) -> None:
-        self.notes.append(text)
-        say(text)
-
-    def _warn(self, text: str) -> None:
-        self.warnings.append(text)
-        warn(text)
+        self.probes = Probes(settings, data=self.data, protocol=self.protocol, note=self.remarks.note)
 
     def _mauve_reader(self) -> Featurise | None:
         """What reads the texts for MAUVE, opened when they are there; a missing library or model is said at once."""
@@ -105,50 +98,6 @@ class _Run:
             return hidden_states(reader, texts)
 
         return featurise
-
-    def _open_data(self) -> PreparedData | None:
-        if self.settings.text is not None and not self.settings.data_dir.exists():
-            self._note(
-                f"--data_dir {self.settings.data_dir} is not there: copies of the training text are not looked for"
-            )
-            return None
-        return PreparedData.open(self.settings.data_dir)
-
-    def _read_held_out(self) -> HeldOut:
-        if self.settings.text is not None:
-            return read_text_file(self.settings.text)
-        assert self.data is not None  # only a given text does without
-        split = choose_split(self.data, self.settings.split)
-        held_out = read_held_out(self.data, split, max_tokens=self.settings.max_tokens, seed=self.settings.seed)
-        drawn = len(held_out.documents)
-        if drawn < held_out.num_documents_in_all:
-            self._note(
-                f"measured on {drawn:,} of {held_out.num_documents_in_all:,} held-out documents, drawn by the seed "
-                f"(--max_tokens {self.settings.max_tokens:,})"
-            )
-        trained_on = self.model.trained_on
-        if trained_on is not None and trained_on != self.data.manifest["fingerprint"]:
-            self._warn(
-                f"{self.model.name} was trained on other data than {self.data.folder} holds now: it may have seen this "
-                "held-out text, and copies are looked for in a text it did not learn from"
-            )
-        elif trained_on is not None and split == "validation":
-            self._note(
-                "the validation split also chose the model's best weights, so its figures flatter it a little; a test "
-                "split (prepare with --test_fraction) does not"
-            )
-        return held_out
-
-    def _protocol(self) -> Protocol:
-        limit = min(record.context for record in self.records)
-        context = self.settings.context or limit
-        if context > limit:
-            smallest = min(self.records, key=lambda record: record.context)
-            raise UsageError(f"--context {context}: {smallest.name} can look back on {limit} tokens at most")
-        stride = self.settings.stride or context
-        if stride > context:
-            raise UsageError(f"--stride {stride} is greater than the context of {context} tokens")
-        return Protocol(context, stride, self.settings.full_last_window)
 
     def measure(self) -> Findings:
         """Measure everything."""
@@ -174,7 +123,7 @@ class _Run:
                 seed=self.settings.seed,
             )
             if not same_tokenizer:
-                self._note("the two models have different tokenizers, so only bits per byte compare")
+                self.remarks.note("the two models have different tokenizers, so only bits per byte compare")
         sets = {name: sets[name] for name in _ORDER if name in sets}
         return Findings(
             settings=self.settings,
@@ -191,8 +140,8 @@ class _Run:
             texts=self._measure_texts(sets),
             memory=self.probes.results(sets),
             curve=read_curve(self.model.folder),
-            warnings=self.warnings,
-            notes=self.notes,
+            warnings=self.remarks.warnings,
+            notes=self.remarks.notes,
             seconds=round(time.monotonic() - self.started, 3),
         )
 
@@ -233,7 +182,7 @@ class _Run:
         )
         if record is self.model:
             if len(found) < wanted:
-                self._note(f"the held-out text has room for {len(found)} prompts; {wanted} were asked for")
+                self.remarks.note(f"the held-out text has room for {len(found)} prompts; {wanted} were asked for")
             human = human_texts(found, loaded.tokenizer, max_tokens=settings.sample_tokens)
         if self.given_samples is not None and record is self.model:
             sets["model"] = self.given_samples
@@ -270,7 +219,7 @@ class _Run:
             grammar=self.grammar,
         )
         for note in report.notes:
-            self._note(note)
+            self.remarks.note(note)
         return report
 
     def _sentence_space(self) -> SentenceSpace | None:
@@ -280,5 +229,5 @@ class _Run:
         try:
             return space_of_training_text(data, seed=self.settings.seed)
         except (MissingExtraError, DataError) as error:
-            self._note(f"coherence is left out: {error}")
+            self.remarks.note(f"coherence is left out: {error}")
             return None
