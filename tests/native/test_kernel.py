@@ -1,5 +1,7 @@
 """The kernel against PyTorch, against itself, and its instruction sets against each other."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -117,6 +119,24 @@ def test_choices_are_those_of_the_sampler_in_numpy(folder: Path, isa: int, tempe
         assert log_probability == pytest.approx(expected, abs=3e-5)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_what_is_forbidden_is_not_chosen_and_stays_in_the_logits(folder: Path, temperature: float) -> None:
+    engine = NativeEngine(folder)
+    generator = np.random.default_rng(1)
+    logits_NV = generator.normal(size=(60, engine.shape.vocab_size)).astype(np.float32)
+    forbidden = [tuple(logits_NV[row].argsort()[::-1][:count].tolist()) for row, count in enumerate([0, 1, 2, 9] * 15)]
+    forbidden[1] *= 2  # named twice
+    before_NV, keys = logits_NV.copy(), list(range(60))
+    rules = CutoffRules(temperature) if temperature > 0 else None
+    found = engine.choose(list(logits_NV), list(logits_NV), keys=keys, temperature=temperature, forbidden=forbidden)
+    assert np.array_equal(logits_NV, before_NV)
+    for row, (identifier, log_probability) in enumerate(found):
+        scores_V = logits_NV[row].copy()
+        scores_V[list(forbidden[row])] = -np.inf
+        assert identifier == choose(scores_V, rules, key=keys[row])
+        assert log_probability == pytest.approx(logits_NV[row, identifier] - log_sum_exp(logits_NV[row]), abs=3e-5)
+
+
 def test_threads_change_no_bit(folder: Path) -> None:
     ids = random_ids(NativeEngine(folder), 30)
     one, three = (read_whole(NativeEngine(folder, threads=threads), ids) for threads in (1, 3))
@@ -131,3 +151,10 @@ def test_threads_of_the_program_can_share_an_engine(folder: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _: read_whole(engine, ids, step=5), range(30)))
     assert all(np.array_equal(each, expected) for each in found)
+
+
+def test_the_end_of_the_interpreter_is_quiet(folder: Path) -> None:
+    program = "import sys; from pathlib import Path; from gpt2kit.native.engine import NativeEngine; "
+    program += "kept = [NativeEngine(Path(sys.argv[1]))]; NativeEngine.kept = kept"
+    found = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=True)
+    assert found.stderr == ""

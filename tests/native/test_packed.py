@@ -142,5 +142,7 @@ def test_weights_that_are_not_numbers(copy: Path) -> None:
     change_weights(copy, lambda weights: {name: tensor * torch.nan for name, tensor in weights.items()})
     with pytest.raises(ModelError, match="NaN"):
         scores(copy, weights="int8")
+    engine = NativeEngine(copy)
+    rows = list(engine.read([TextCache(engine, 8)], [[1, 2, 3]]))
     with pytest.raises(ModelError, match="not numbers"):
-        scores(copy)
+        engine.choose(rows, rows, keys=[0], temperature=0)

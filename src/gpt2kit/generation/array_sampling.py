@@ -38,9 +38,7 @@ def penalised(logits_V: Scores, rules: PenaltyRules, *, prompt: Sequence[int], t
         scores_V[held_N] -= np.float32(rules.presence)
     if rules.no_repeat_ngram_size:
         scores_V[_ends_of_repeated_ngrams([*prompt, *text], size=rules.no_repeat_ngram_size)] = _MINUS_INFINITY
-    scores_V[list(rules.forbidden)] = _MINUS_INFINITY
-    if len(text) < rules.min_new_tokens:
-        scores_V[rules.end_of_text] = _MINUS_INFINITY
+    scores_V[list(rules.forbidden_after(len(text)))] = _MINUS_INFINITY
     if rules.no_repeat_ngram_size and scores_V.max() == _MINUS_INFINITY:
         scores_V[rules.end_of_text] = 0.0
     return scores_V

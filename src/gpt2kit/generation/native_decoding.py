@@ -15,7 +15,7 @@ from gpt2kit.generation.array_sampling import Scores, choose, log_sum_exp, penal
 from gpt2kit.generation.lookup import Lookup
 from gpt2kit.generation.rules import CutoffRules, PenaltyRules
 from gpt2kit.generation.writing import Writing
-from gpt2kit.native.engine import NativeEngine, TextCache
+from gpt2kit.native.engine import NativeEngine, TextCache, check_scores
 from gpt2kit.runtime import derive_seed
 
 _GUESSED_TOGETHER = 12  # tokens that the kernel computes together; more than that take their own time
@@ -71,23 +71,29 @@ def _next_tokens(
     engine: NativeEngine, rows: Sequence[tuple[Scores, Writing]], penalties: PenaltyRules, cutoffs: CutoffRules | None
 ) -> list[tuple[int, float]]:
     """For the scores behind each text the next token and its log-probability in the model's own distribution."""
-    logits = [logits_V for logits_V, _ in rows]
-    scores = [
-        penalised(logits_V, penalties, prompt=writing.job.prompt_ids, text=writing.ids)
-        if penalties.has_effect(num_tokens=len(writing.ids))
-        else logits_V
-        for logits_V, writing in rows
-    ]
-    if cutoffs is None:
-        return engine.choose(logits, scores, keys=[0] * len(rows), temperature=0)
-    keys = [derive_seed(writing.job.key, len(writing.ids)) for _, writing in rows]
-    if not cutoffs.cuts_off:
-        return engine.choose(logits, scores, keys=keys, temperature=cutoffs.temperature)
-    found = [choose(scores_V, cutoffs, key=key) for scores_V, key in zip(scores, keys, strict=True)]
-    return [
-        (identifier, float(logits_V[identifier] - log_sum_exp(logits_V)))
-        for identifier, logits_V in zip(found, logits, strict=True)
-    ]
+    in_kernel = cutoffs is None or not cutoffs.cuts_off
+    logits = scores = [logits_V for logits_V, _ in rows]
+    if penalties.look_back or not in_kernel:
+        scores = [
+            penalised(logits_V, penalties, prompt=writing.job.prompt_ids, text=writing.ids)
+            if penalties.look_back or penalties.forbidden_after(len(writing.ids))
+            else logits_V
+            for logits_V, writing in rows
+        ]
+    keys = [0] * len(rows)
+    if cutoffs is not None:
+        keys = [derive_seed(writing.job.key, len(writing.ids)) for _, writing in rows]
+    if in_kernel:
+        forbidden = [penalties.forbidden_after(len(writing.ids)) for _, writing in rows] if scores is logits else None
+        temperature = 0 if cutoffs is None else cutoffs.temperature
+        return engine.choose(logits, scores, keys=keys, temperature=temperature, forbidden=forbidden)
+    chosen = []
+    for logits_V, scores_V, key in zip(logits, scores, keys, strict=True):
+        log_total = log_sum_exp(logits_V)
+        check_scores(float(log_total))
+        identifier = choose(scores_V, cutoffs, key=key)
+        chosen.append((identifier, float(logits_V[identifier] - log_total)))
+    return chosen
 
 
 def _read_prompts(engine: NativeEngine, windows: Sequence["_Window"]) -> tuple[Scores, list[int]]:

@@ -22,16 +22,14 @@ class PenaltyRules:
     presence: float = 0.0
     no_repeat_ngram_size: int = 0
 
-    def has_effect(self, *, num_tokens: int) -> bool:
-        """Whether anything is done to the scores of a text that has so many tokens."""
-        return bool(
-            self.forbidden
-            or num_tokens < self.min_new_tokens
-            or self.repetition != 1.0
-            or self.frequency
-            or self.presence
-            or self.no_repeat_ngram_size
-        )
+    def forbidden_after(self, num_tokens: int) -> tuple[int, ...]:
+        """The ids that are not chosen in a text that has so many tokens, whatever they are."""
+        return (*self.forbidden, self.end_of_text) if num_tokens < self.min_new_tokens else self.forbidden
+
+    @property
+    def look_back(self) -> bool:
+        """Whether anything is done to the scores that depends on a text's tokens."""
+        return bool(self.repetition != 1.0 or self.frequency or self.presence or self.no_repeat_ngram_size)
 
 
 @dataclass(frozen=True)

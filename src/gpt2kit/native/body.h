@@ -3,7 +3,7 @@
  *     NAME(x)     x with the instruction set's suffix
  *     TARGET      the function attribute that allows its instructions
  *     LANES       floats of a vector
- *     TILE        tokens computed together with floats      WIDE  panels computed together with them
+ *     TILE        tokens computed together with floats      WIDE  panels computed together with them, up to 2
  *     QTILE       the same with small integers
  *     OFFSET      what the weights of a dot are off by
  *     dot_u8, dot_u4      see kernel.c
@@ -31,6 +31,14 @@ INLINE floats NAME(load)(const float *from) {
 }
 #define load NAME(load)
 
+/* Numbers at an index, of float32 or of bfloat16 ("narrow"). */
+INLINE floats NAME(load_at)(const void *from, int64_t index, int narrow) {
+    NAME(halves) half;
+    if (!narrow) return load((const float *)from + index);
+    memcpy(&half, (const uint16_t *)from + index, sizeof half);
+    return (floats)(__builtin_convertvector(half, NAME(words)) << 16);
+}
+
 INLINE void NAME(store)(float *to, floats v) { memcpy(to, &v, sizeof v); }
 #define store NAME(store)
 
@@ -38,6 +46,26 @@ INLINE float NAME(sum)(floats v) {
     float total = 0;
     for (int lane = 0; lane < LANES; lane++) total += v[lane];
     return total;
+}
+
+/* The greatest and the sum of all lanes, four at a time: sixteen steps, each waiting for the one before, are slow. */
+INLINE float NAME(greatest_lane)(floats v) {
+    float4 parts[LANES / 4];
+    memcpy(parts, &v, sizeof v);
+    UNROLL for (int part = 1; part < LANES / 4; part++) {
+        int4 larger = parts[part] > parts[0];
+        parts[0] = (float4)(((int4)parts[part] & larger) | ((int4)parts[0] & ~larger));
+    }
+    float first = parts[0][0] > parts[0][1] ? parts[0][0] : parts[0][1];
+    float second = parts[0][2] > parts[0][3] ? parts[0][2] : parts[0][3];
+    return first > second ? first : second;
+}
+
+INLINE int32_t NAME(sum_of_lanes)(ints v) {
+    int4 parts[LANES / 4];
+    memcpy(parts, &v, sizeof v);
+    UNROLL for (int part = 1; part < LANES / 4; part++) parts[0] += parts[part];
+    return parts[0][0] + parts[0][1] + parts[0][2] + parts[0][3];
 }
 
 INLINE int NAME(none)(ints is_true) {
@@ -82,20 +110,21 @@ INLINE void NAME(finish)(float *y, floats sums, const float *bias, int finish) {
     store(y, sums);
 }
 
-/* y[tokens][16 panels] = x[tokens][depth] * panels[panels][depth][16], `tokens` and `panels` known to the compiler.
- * The sums may begin with those of earlier inputs, and be put away for later ones: both keep every bit. */
-INLINE void NAME(tile)(int tokens, int panels, const float *x, int64_t x_stride, const float *weights, int64_t step,
-                       int64_t depth, const struct target *to) {
-    floats sums[TILE][WIDE * VECTORS];
+/* y[tokens][16 panels] = x[tokens][depth] * panels[panels][depth][16]; `tokens`, `panels` and what the latter are of are
+ * known to the compiler. The sums may begin with those of earlier inputs, and be put away for later ones:
+ * both keep every bit. */
+INLINE void NAME(tile)(int tokens, int panels, int kind, const float *x, int64_t x_stride, const void *weights,
+                       int64_t step, int64_t depth, const struct target *to) {
+    floats sums[TILE][ALONE * VECTORS];
     UNROLL for (int t = 0; t < tokens; t++)
         UNROLL for (int v = 0; v < panels * VECTORS; v++)
             sums[t][v] = to->before ? load(to->before + (t * WIDE * VECTORS + v) * LANES) : (floats){0};
     for (int64_t i = 0; i < depth; i++) {
-        floats w[WIDE * VECTORS];
+        floats w[ALONE * VECTORS];
         UNROLL for (int v = 0; v < panels * VECTORS; v++) {
-            const float *from = weights + v / VECTORS * step + i * PANEL + v % VECTORS * LANES;
-            if (v % VECTORS == 0) __builtin_prefetch((const char *)from + 2048);
-            w[v] = load(from);
+            int64_t index = v / VECTORS * step + i * PANEL + v % VECTORS * LANES;
+            if (kind == WEIGHTS && v % VECTORS == 0) __builtin_prefetch((const float *)weights + index + 512);
+            w[v] = NAME(load_at)(weights, index, kind == NARROW_CACHE);
         }
         UNROLL for (int t = 0; t < tokens; t++)
             UNROLL for (int v = 0; v < panels * VECTORS; v++) sums[t][v] += x[t * x_stride + i] * w[v];
@@ -110,17 +139,34 @@ INLINE void NAME(tile)(int tokens, int panels, const float *x, int64_t x_stride,
         }
 }
 
-#define FEW(n)                                                                            \
-    case n:                                                                               \
-        if (panels == WIDE)                                                               \
-            NAME(tile)(n, WIDE, x, x_stride, weights, step, depth, to);                   \
-        else                                                                              \
-            NAME(tile)(n, 1, x, x_stride, weights, step, depth, to);                      \
+#define BY_KIND(tokens, panels)                                                          \
+    do {                                                                                 \
+        if (kind == WEIGHTS)                                                             \
+            NAME(tile)(tokens, panels, WEIGHTS, x, x_stride, weights, step, depth, to);  \
+        else if (kind == CACHE)                                                          \
+            NAME(tile)(tokens, panels, CACHE, x, x_stride, weights, step, depth, to);    \
+        else                                                                             \
+            NAME(tile)(tokens, panels, NARROW_CACHE, x, x_stride, weights, step, depth, to); \
+    } while (0)
+#define FEW(n)              \
+    case n:                 \
+        if (panels == WIDE) \
+            BY_KIND(n, WIDE); \
+        else                \
+            BY_KIND(n, 1);  \
         break;
-/* The same for up to TILE tokens and WIDE panels. */
-static TARGET __attribute__((noinline)) void NAME(few_tokens)(int64_t tokens, int64_t panels, const float *x,
-                                                              int64_t x_stride, const float *weights, int64_t step,
-                                                              int64_t depth, const struct target *to) {
+#define ONE_BY(n)      \
+    case n:            \
+        BY_KIND(1, n); \
+        break;
+/* The same for up to TILE tokens and WIDE panels, or for one token and ALONE panels. */
+static TARGET __attribute__((noinline)) void NAME(few_tokens)(int64_t tokens, int64_t panels, enum kind kind,
+                                                              const float *x, int64_t x_stride, const void *weights,
+                                                              int64_t step, int64_t depth, const struct target *to) {
+    if (panels > WIDE) {
+        switch (panels) { ONE_BY(2) ONE_BY(3) ONE_BY(4) }
+        return;
+    }
     switch (tokens) {
         FEW(1) FEW(2) FEW(3)
 #if TILE > 3
@@ -131,7 +177,15 @@ static TARGET __attribute__((noinline)) void NAME(few_tokens)(int64_t tokens, in
 #endif
     }
 }
+#undef BY_KIND
 #undef FEW
+#undef ONE_BY
+
+/* How many panels to take next of those that are left: one token's sums of only a few would wait for one another. */
+INLINE int64_t NAME(panels_for)(int64_t tokens, int64_t left) {
+    int64_t most = tokens == 1 ? ALONE : WIDE;
+    return left >= most ? most : tokens == 1 ? left : 1;
+}
 
 /* The same for any number of tokens, and `pairs` times WIDE panels or as many as there are. With many tokens a part of
  * the inputs at a time, so that the weights of it stay in the nearest cache and the activations in the next one. */
@@ -153,7 +207,7 @@ static TARGET void NAME(multiply)(const struct worker *worker, const struct line
                                     finish,
                                     begin > 0 ? kept : NULL,
                                     begin + depth < linear->in ? kept : NULL};
-                NAME(few_tokens)(tokens - token < TILE ? tokens - token : TILE, wide, x + token * x_stride + begin,
+                NAME(few_tokens)(tokens - token < TILE ? tokens - token : TILE, wide, WEIGHTS, x + token * x_stride + begin,
                                  x_stride, weights, step, depth, &to);
             }
         }
@@ -247,9 +301,7 @@ static TARGET void NAME(quantise)(struct quantised *q, int64_t token, int64_t to
             ints larger = magnitude > greatest;
             greatest = (floats)(((ints)magnitude & larger) | ((ints)greatest & ~larger));
         }
-        float most = 0;
-        for (int lane = 0; lane < LANES; lane++) most = greatest[lane] > most ? greatest[lane] : most;
-        float inverse = most > 1e-30f ? 127 / most : 0;
+        float most = NAME(greatest_lane)(greatest), inverse = most > 1e-30f ? 127 / most : 0;
         ints total = {0};
         for (int64_t i = 0; i < size; i += LANES) {
             floats shifted = load(from + i) * inverse + round;
@@ -259,9 +311,7 @@ static TARGET void NAME(quantise)(struct quantised *q, int64_t token, int64_t to
             UNROLL for (int lane = 0; lane < LANES; lane += QUAD)
                 memcpy(values + (group * size + i + lane) * few, (const char *)&narrow + lane, QUAD);
         }
-        int32_t sum = 0;
-        for (int lane = 0; lane < LANES; lane++) sum += total[lane];
-        sums[group * few] = -OFFSET * sum;
+        sums[group * few] = -OFFSET * NAME(sum_of_lanes)(total);
         scales[group * few] = most > 1e-30f ? most / 127 : 0;
     }
 }
@@ -296,8 +346,7 @@ INLINE void NAME(softmax)(float *scores, int64_t valid, int64_t padded) {
         ints larger = v > most;
         most = (floats)(((ints)v & larger) | ((ints)most & ~larger));
     }
-    float greatest = most[0];
-    for (int lane = 1; lane < LANES; lane++) greatest = most[lane] > greatest ? most[lane] : greatest;
+    float greatest = NAME(greatest_lane)(most);
     for (int64_t s = 0; s < valid; s += LANES)
         store(scores + s, NAME(exponential)(load(scores + s) - greatest));
     for (int64_t s = valid; s < padded; s++) scores[s] = 0;
@@ -307,61 +356,133 @@ INLINE void NAME(softmax)(float *scores, int64_t valid, int64_t padded) {
     for (int64_t s = 0; s < valid; s += LANES) store(scores + s, load(scores + s) * inverse);
 }
 
-/* The new keys and values of one head of one text into its cache; its queries times the scale of q k. */
-static TARGET void NAME(remember)(const struct row *row, int64_t count, int64_t D, int64_t K, float scale, float *q,
-                                  int64_t stride, float *keys, float *values) {
-    for (int64_t t = 0; t < count; t++, q += stride) {
-        int64_t place = row->past + t - row->shared;
-        float *key = keys + place / PANEL * K * PANEL + place % PANEL;
-        for (int64_t i = 0; i < K; i++) key[i * PANEL] = q[D + i];
-        for (int64_t i = 0; i < K; i += PANEL)
-            memcpy(values + i * row->capacity + place * PANEL, q + 2 * D + i,
-                   (size_t)(K - i < PANEL ? K - i : PANEL) * sizeof(float));
-        for (int64_t i = 0; i < K; i++) q[i] *= scale;
-    }
+/* A number of a cache, rounded to the nearest where it is narrow. */
+INLINE void NAME(put)(void *cache, int64_t index, float value, enum kind kind) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if (kind == NARROW_CACHE)
+        ((uint16_t *)cache)[index] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    else
+        ((float *)cache)[index] = value;
 }
 
-INLINE void NAME(score)(int64_t few, int64_t panels, const float *q, int64_t stride, const float *keys, int64_t K,
-                        float *scores, int64_t stride_scores) {
-    for (int64_t panel = 0; panel < panels; panel += WIDE) {
-        struct target to = {scores + panel * PANEL, stride_scores, NULL, STORE, NULL, NULL};
-        NAME(few_tokens)(few, panels - panel < WIDE ? 1 : WIDE, q, stride, keys + panel * K * PANEL, K * PANEL, K, &to);
-    }
+/* Where a number of a cache stands. */
+INLINE void *NAME(place)(const void *cache, int64_t index, enum kind kind) {
+    return (char *)cache + index * (kind == NARROW_CACHE ? 2 : 4);
 }
 
-/* softmax(q kᵀ · scale) v for one head of one text: its new keys and values into the cache, then its queries. */
-static TARGET void NAME(attend)(struct call *call, int64_t layer, int64_t row_index, int64_t head, int thread) {
+/* One head of one text. */
+struct NAME(head) {
+    const struct row *row;
+    int64_t K, K16;
+    float scale, *q, *out;
+    void *keys, *values;
+    const void *shared_keys, *shared_values;
+};
+
+static TARGET struct NAME(head) NAME(head_of)(const struct call *call, int64_t layer, int64_t item) {
     const struct model *model = call->model;
+    const enum kind kind = cache_kind(model);
+    int64_t row_index = item % call->num_rows, number = item / call->num_rows, D = model->n_embd;
     const struct row *row = &call->rows[row_index];
-    int64_t D = model->n_embd, K = D / model->n_head, K16 = round_up(K, PANEL), C = row->capacity;
-    int64_t number = layer * model->n_head + head, shared = row->shared, sS = call->stride_scores, sQ = call->stride_3D;
-    float *keys = row->keys + number * C * K, *values = row->values + number * C * K16;
-    const float *shared_keys = NULL, *shared_values = NULL;
-    if (shared > 0) {
-        shared_keys = row->shared_keys + number * row->shared_capacity * K;
-        shared_values = row->shared_values + number * row->shared_capacity * K16;
+    struct NAME(head) head = {row, D / model->n_head, round_up(D / model->n_head, PANEL), (float)model->layers[layer].scale};
+    int64_t K = head.K, first = call->row_starts[row_index];
+    head.q = call->qkv_N3D + first * call->stride_3D + number * K;
+    head.out = call->heads_ND + first * call->stride_D + number * K;
+    number += layer * model->n_head;
+    head.keys = NAME(place)(row->keys, number * row->capacity * K, kind);
+    head.values = NAME(place)(row->values, number * row->capacity * head.K16, kind);
+    if (row->shared > 0) {
+        head.shared_keys = NAME(place)(row->shared_keys, number * row->shared_capacity * K, kind);
+        head.shared_values = NAME(place)(row->shared_values, number * row->shared_capacity * head.K16, kind);
     }
-    float *q = call->qkv_N3D + call->row_starts[row_index] * sQ + head * K;
-    float *out = call->heads_ND + call->row_starts[row_index] * call->stride_D + head * K;
-    NAME(remember)(row, row->count, D, K, (float)model->layers[layer].scale, q, sQ, keys, values);
-    float *scores = call->scores + thread * (TILE * sS + TILE * K16);
-    float *merged = scores + TILE * sS, kept[TILE * WIDE * PANEL];
+    return head;
+}
+
+/* Begin to fetch a cache that is soon read by one token, which waits for memory more than it computes. */
+INLINE void NAME(fetch)(const struct NAME(head) *head, enum kind kind) {
+    const struct row *row = head->row;
+    int64_t positions = row->past + row->count - row->shared, size = kind == NARROW_CACHE ? 2 : 4;
+    if (row->count > 1 || kind == CACHE) return; /* float32 gains nothing */
+    for (int64_t byte = 0; byte < round_up(positions, PANEL) * head->K * size; byte += 64)
+        __builtin_prefetch((const char *)head->keys + byte);
+    for (int64_t panel = 0; panel < head->K16; panel += PANEL)
+        for (int64_t byte = 0; byte < positions * PANEL * size; byte += 64)
+            __builtin_prefetch((const char *)head->values + panel * row->capacity * size + byte);
+}
+
+/* The new keys and values of a head into its cache; its queries times the scale of q k. */
+static TARGET void NAME(remember)(const struct NAME(head) *head, enum kind kind, int64_t D, int64_t stride) {
+    const struct row *row = head->row;
+    int64_t K = head->K;
+    float *q = head->q;
+    for (int64_t t = 0; t < row->count; t++, q += stride) {
+        int64_t place = row->past + t - row->shared, key = place / PANEL * K * PANEL + place % PANEL;
+        for (int64_t i = 0; i < K; i++) NAME(put)(head->keys, key + i * PANEL, q[D + i], kind);
+        for (int64_t i = 0; i < K; i += PANEL)
+            for (int64_t lane = 0; lane < (K - i < PANEL ? K - i : PANEL); lane++)
+                NAME(put)(head->values, i * row->capacity + place * PANEL + lane, q[2 * D + i + lane], kind);
+        for (int64_t i = 0; i < K; i++) q[i] *= head->scale;
+    }
+}
+
+INLINE void NAME(score)(int64_t few, int64_t panels, enum kind kind, const float *q, int64_t stride, const void *keys,
+                        int64_t K, float *scores, int64_t stride_scores) {
+    for (int64_t panel = 0, wide; panel < panels; panel += wide) {
+        struct target to = {scores + panel * PANEL, stride_scores, NULL, STORE, NULL, NULL};
+        wide = NAME(panels_for)(few, panels - panel);
+        NAME(few_tokens)(few, wide, kind, q, stride, NAME(place)(keys, panel * K * PANEL, kind), K * PANEL, K, &to);
+    }
+}
+
+/* softmax(q kᵀ · scale) v for the queries of a head. */
+static TARGET void NAME(attend)(const struct call *call, const struct NAME(head) *head, int thread) {
+    const struct row *row = head->row;
+    const enum kind kind = cache_kind(call->model);
+    int64_t K = head->K, K16 = head->K16, C = row->capacity, Cs = row->shared_capacity, shared = row->shared;
+    int64_t sS = call->stride_scores, sQ = call->stride_3D;
+    float *scores = call->scores + thread * (TILE * sS + TILE * K16), *q = head->q;
+    float *merged = scores + TILE * sS, kept[(TILE * WIDE + ALONE) * PANEL];
     for (int64_t t = 0; t < row->count; t += TILE, q += TILE * sQ) {
         int64_t few = row->count - t < TILE ? row->count - t : TILE;
         int64_t all = row->past + t + few, padded = round_up(all, PANEL); /* positions that the last of them sees */
-        NAME(score)(few, shared / PANEL, q, sQ, shared_keys, K, scores, sS);
-        NAME(score)(few, (padded - shared) / PANEL, q, sQ, keys, K, scores + shared, sS);
+        NAME(score)(few, shared / PANEL, kind, q, sQ, head->shared_keys, K, scores, sS);
+        NAME(score)(few, (padded - shared) / PANEL, kind, q, sQ, head->keys, K, scores + shared, sS);
         for (int64_t i = 0; i < few; i++) NAME(softmax)(scores + i * sS, row->past + t + i + 1, padded);
-        for (int64_t panel = 0; panel < K16 / PANEL; panel += WIDE) {
-            int64_t wide = K16 / PANEL - panel < WIDE ? 1 : WIDE, Cs = row->shared_capacity;
+        for (int64_t panel = 0, wide; panel < K16 / PANEL; panel += wide) {
+            wide = NAME(panels_for)(few, K16 / PANEL - panel);
             struct target first = {.after = kept};
             struct target last = {merged + panel * PANEL, K16, NULL, STORE, shared > 0 ? kept : NULL, NULL};
             if (shared > 0)
-                NAME(few_tokens)(few, wide, scores, sS, shared_values + panel * Cs * PANEL, Cs * PANEL, shared, &first);
-            NAME(few_tokens)(few, wide, scores + shared, sS, values + panel * C * PANEL, C * PANEL, all - shared, &last);
+                NAME(few_tokens)(few, wide, kind, scores, sS,
+                                 NAME(place)(head->shared_values, panel * Cs * PANEL, kind), Cs * PANEL, shared, &first);
+            NAME(few_tokens)(few, wide, kind, scores + shared, sS, NAME(place)(head->values, panel * C * PANEL, kind),
+                             C * PANEL, all - shared, &last);
         }
         for (int64_t i = 0; i < few; i++)
-            memcpy(out + (t + i) * call->stride_D, merged + i * K16, (size_t)K * sizeof(float));
+            memcpy(head->out + (t + i) * call->stride_D, merged + i * K16, (size_t)K * sizeof(float));
+    }
+}
+
+/* Heads of texts, one after the other. While one is computed, the next one's new keys and values are stored, which
+ * would otherwise be waited for, and the cache of the one behind is fetched. */
+static TARGET void NAME(attend_run)(const struct call *call, int64_t layer, int64_t first, int64_t count, int thread) {
+    const enum kind kind = cache_kind(call->model);
+    int64_t D = call->model->n_embd, sQ = call->stride_3D;
+    struct NAME(head) this, next = NAME(head_of)(call, layer, first);
+    NAME(fetch)(&next, kind);
+    NAME(remember)(&next, kind, D, sQ);
+    for (int64_t item = first; item < first + count; item++) {
+        this = next;
+        if (item + 2 < first + count) {
+            struct NAME(head) behind = NAME(head_of)(call, layer, item + 2);
+            NAME(fetch)(&behind, kind);
+        }
+        if (item + 1 < first + count) {
+            next = NAME(head_of)(call, layer, item + 1);
+            NAME(remember)(&next, kind, D, sQ);
+        }
+        NAME(attend)(call, &this, thread);
     }
 }
 
@@ -455,8 +576,8 @@ void NAME(forward)(void *argument, int thread) {
         const struct layer *layer = &model->layers[l];
         PREPARE(n, N, NAME(layer_norm)(x + n * sD, layer->ln_1_weight, layer->ln_1_bias, D, epsilon, normed + n * sD));
         NAME(linear)(worker, &layer->attention, N, normed, sD, call->qkv_N3D, call->stride_3D, STORE);
-        SHARE(item, call->num_rows * model->n_head,
-              NAME(attend)(call, l, item % call->num_rows, item / call->num_rows, thread));
+        SHARE_RUNS(item, items, call->num_rows * model->n_head, INT64_MAX,
+                   NAME(attend_run)(call, l, item, items, thread));
         NAME(linear)(worker, &layer->projection, N, call->heads_ND, sD, x, sD, ADD);
         PREPARE(n, N, NAME(layer_norm)(x + n * sD, layer->ln_2_weight, layer->ln_2_bias, D, epsilon, normed + n * sD));
         NAME(linear)(worker, &layer->expand, N, normed, sD, call->inner_NF, call->stride_F, GELU);

@@ -5,23 +5,28 @@
 /* Greatest of V numbers, and the first place that has it. */
 static TARGET float NAME(greatest)(const float *x, int64_t V, int64_t *place) {
     floats most = (floats){0} - INFINITY;
+    ints places = {0}, here;
+    for (int lane = 0; lane < LANES; lane++) here[lane] = lane;
     int64_t whole = V / LANES * LANES;
-    for (int64_t i = 0; i < whole; i += LANES) {
+    for (int64_t i = 0; i < whole; i += LANES, here += LANES) {
         floats v = load(x + i);
         ints larger = v > most;
         most = (floats)(((ints)v & larger) | ((ints)most & ~larger));
+        places = (here & larger) | (places & ~larger);
     }
     float greatest = -INFINITY;
-    for (int lane = 0; lane < LANES; lane++) greatest = most[lane] > greatest ? most[lane] : greatest;
-    for (int64_t i = whole; i < V; i++) greatest = x[i] > greatest ? x[i] : greatest;
-    for (*place = 0; *place < V - 1 && x[*place] != greatest;) ++*place;
+    *place = 0;
+    for (int lane = 0; lane < LANES; lane++)
+        if (most[lane] > greatest || (most[lane] == greatest && places[lane] < *place))
+            greatest = most[lane], *place = places[lane];
+    for (int64_t i = whole; i < V; i++)
+        if (x[i] > greatest) greatest = x[i], *place = i;
     return greatest;
 }
 
 /* Log of the sum of e^x. */
-static TARGET float NAME(log_sum)(const float *x, int64_t V) {
-    int64_t place, whole = V / LANES * LANES;
-    float greatest = NAME(greatest)(x, V, &place);
+static TARGET float NAME(log_sum)(const float *x, int64_t V, float greatest) {
+    int64_t whole = V / LANES * LANES;
     floats sums = {0};
     for (int64_t i = 0; i < whole; i += LANES) sums += NAME(exponential)(load(x + i) - greatest);
     double total = 0;
@@ -33,9 +38,9 @@ static TARGET float NAME(log_sum)(const float *x, int64_t V) {
 /* A token wins over the best so far, b, if s - log(-log u) > b, so if u > e^-r with r = e^(s - b); then 1 - u < r too, as
  * 1 - e^-r < r. That is quick to see for many tokens at a time, and rules out nearly all; the noise of the others is
  * then computed exactly. A thousandth is left for rounding. */
-static TARGET int64_t NAME(draw)(const float *scores, int64_t V, uint64_t key, float temperature) {
-    int64_t best_id, whole = V / LANES * LANES;
-    float greatest = NAME(greatest)(scores, V, &best_id);
+static TARGET int64_t NAME(draw)(const float *scores, int64_t V, uint64_t key, float temperature, float greatest,
+                                 int64_t best_id) {
+    int64_t whole = V / LANES * LANES;
     float best = noise(key, best_id); /* its score is made 0 */
     float allowed = 1.001f * expf(-best);
     NAME(longs) counting;
@@ -61,18 +66,26 @@ static TARGET int64_t NAME(draw)(const float *scores, int64_t V, uint64_t key, f
     return best_id;
 }
 
+/* The token of a row. Scores that are the logits themselves get back what stood at the forbidden places. */
+static TARGET void NAME(choose_one)(struct choice *choice, int64_t V, float temperature) {
+    float *scores = choice->scores;
+    int64_t id;
+    float greatest = NAME(greatest)(choice->logits, V, &id), sum = NAME(log_sum)(choice->logits, V, greatest);
+    for (int64_t i = 0; i < choice->num_forbidden; i++) {
+        choice->kept[i] = scores[choice->forbidden[i]];
+        scores[choice->forbidden[i]] = -INFINITY;
+    }
+    if (scores != choice->logits || choice->num_forbidden > 0) greatest = NAME(greatest)(scores, V, &id);
+    if (temperature > 0) id = NAME(draw)(scores, V, choice->key, temperature, greatest, id);
+    for (int64_t i = choice->num_forbidden - 1; i >= 0; i--) scores[choice->forbidden[i]] = choice->kept[i];
+    choice->id = id;
+    choice->log_probability = choice->logits[id] - sum;
+}
+
 /* What each thread does: one row after the other. */
 void NAME(choose)(void *argument, int thread) {
     (void)thread;
     struct choices *choices = argument;
-    for (long row; (row = atomic_fetch_add(&choices->next, 1)) < choices->num_rows;) {
-        struct choice *choice = &choices->rows[row];
-        int64_t V = choices->vocab_size, id;
-        if (choices->temperature > 0)
-            id = NAME(draw)(choice->scores, V, choice->key, choices->temperature);
-        else
-            NAME(greatest)(choice->scores, V, &id);
-        choice->id = id;
-        choice->log_probability = choice->logits[id] - NAME(log_sum)(choice->logits, V);
-    }
+    for (long row; (row = atomic_fetch_add(&choices->next, 1)) < choices->num_rows;)
+        NAME(choose_one)(&choices->rows[row], choices->vocab_size, choices->temperature);
 }

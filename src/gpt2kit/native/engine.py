@@ -3,10 +3,11 @@
 Shapes: B rows, V vocabulary, N tokens scored.
 """
 
+import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from ctypes import byref, c_int32, c_void_p
+from collections.abc import Callable, Iterator, Sequence
+from ctypes import byref, c_float, c_int32, c_void_p
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,12 @@ class TextCache:
         self.capacity = -(-capacity // PANEL) * PANEL
         self.own_capacity = self.capacity - self.num_shared
         heads = (shape.n_layer, shape.n_head)
-        self.keys = np.empty((*heads, self.own_capacity // PANEL, K, PANEL), dtype=np.float32)
-        self.values = np.empty((*heads, -(-K // PANEL), self.own_capacity, PANEL), dtype=np.float32)
+        keys = (*heads, self.own_capacity // PANEL, K, PANEL)
+        values = (*heads, -(-K // PANEL), self.own_capacity, PANEL)
+        # One piece of memory, because numpy asks for huge pages from 4 MB on.
+        memory = np.empty(math.prod(keys) + math.prod(values), dtype=engine.cache_type)
+        self.keys = memory[: math.prod(keys)].reshape(keys)
+        self.values = memory[math.prod(keys) :].reshape(values)
         if source is not None:
             self._copy_the_rest(source)
 
@@ -62,7 +67,8 @@ class NativeEngine:
 
     Args:
         folder: a Hugging Face folder with safetensors.
-        weights: "fp32" computes as PyTorch does; "int8" and "int4" round the weights, and read less memory.
+        weights: "fp32" computes as PyTorch does; "int8" and "int4" round the weights, and keys and values of texts to
+            bfloat16, and read less memory.
         threads: how many to compute with; by default OMP_NUM_THREADS, or the cores of this process.
         isa: the instruction set, for tests; by default the best one.
 
@@ -86,11 +92,12 @@ class NativeEngine:
         self.packed = open_weights(folder, weights, library=library, pool=self._pool)
         self.shape = self.packed.shape
         self._model = _kernel_model(self.packed)
+        self.cache_type: type[np.float32 | np.uint16] = np.uint16 if self._model.narrow else np.float32  # bits
         self._columns = -(-self.shape.vocab_size // PANEL) * PANEL
 
-    def __del__(self) -> None:
+    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:  # when the interpreter ends, os is gone before
         # Threads do not survive a fork, and a child cannot end those of its parent.
-        if getattr(self, "_pool", None) and self._process == os.getpid():
+        if getattr(self, "_pool", None) and self._process == getpid():
             self._library.gk_pool_free(self._pool)
 
     def _new_pool(self) -> int:
@@ -115,27 +122,38 @@ class NativeEngine:
         *,
         keys: Sequence[int],
         temperature: float,
+        forbidden: Sequence[Sequence[int]] | None = None,
     ) -> list[tuple[int, float]]:
         """Choose a token of each of several rows, as `array_sampling.choose` does.
 
         Args:
             logits: a row's scores as the model gives them.
-            scores: the same after penalties, from which is chosen.
+            scores: the same after penalties, from which is chosen, or the very same arrays. They are written to, and
+                hold again what they held.
             keys: of the draws.
             temperature: of the draws; 0 takes the greatest score.
+            forbidden: ids that are not chosen, of each row.
 
         Returns:
             Each token with its log-probability in the model's own distribution.
+
+        Raises:
+            ModelError: the logits are not numbers.
         """
         rows = (Choice * len(scores))()
         for row, logits_V, scores_V, key in zip(rows, logits, scores, keys, strict=True):
             assert logits_V.strides == scores_V.strides == (4,)
             row.logits, row.scores, row.key = logits_V.ctypes.data, scores_V.ctypes.data, key % (1 << 64)
+        for row, ids in zip(rows, forbidden or (), strict=forbidden is not None):
+            assert all(0 <= identifier < self.shape.vocab_size for identifier in ids)
+            row.forbidden, row.kept, row.num_forbidden = (c_int32 * len(ids))(*ids), (c_float * len(ids))(), len(ids)
         self._after_fork()
         with self._lock:
             self._library.gk_choose(
                 c_void_p(self._pool), self._isa, rows, len(rows), self.shape.vocab_size, temperature
             )
+        for row in rows:
+            check_scores(row.log_probability)
         return [(row.id, row.log_probability) for row in rows]
 
     def read(
@@ -157,8 +175,6 @@ class NativeEngine:
         Returns:
             logits_NV: of the first text's tokens, then those of the second, and so on.
 
-        Raises:
-            ModelError: the scores are not numbers.
         """
         scored = [1] * len(caches) if num_scored is None else num_scored
         logits = self.new_scores(sum(scored)) if into is None else into[: sum(scored)]
@@ -169,10 +185,7 @@ class NativeEngine:
             counts = [end - begin for _, begin, end in slices]
             self._forward([caches[row] for row, _, _ in slices], counts, ids, wanted, logits[done:])
             done += sum(wanted)
-        logits_NV = logits[:, : self.shape.vocab_size]
-        if not np.isfinite(logits_NV.sum()):
-            raise ModelError("the model's scores are not numbers (NaN or infinite): its weights are damaged")
-        return logits_NV
+        return logits[:, : self.shape.vocab_size]
 
     def _forward(
         self,
@@ -207,6 +220,16 @@ class NativeEngine:
             raise MemoryError
         for cache, count in zip(caches, counts, strict=True):
             cache.length += count
+
+
+def check_scores(log_probability: float) -> None:
+    """Check the scores of a row by a log-probability that all of them went into.
+
+    Raises:
+        ModelError: they are not numbers.
+    """
+    if not math.isfinite(log_probability):
+        raise ModelError("the model's scores are not numbers (NaN or infinite): its weights are damaged")
 
 
 def _slices(lengths: Sequence[int]) -> Iterator[list[tuple[int, int, int]]]:
@@ -247,6 +270,7 @@ def _kernel_model(packed: PackedWeights) -> Model:
         n_head=shape.n_head,
         n_inner=shape.n_inner,
         n_positions=shape.n_positions,
+        narrow=packed.weights != "fp32",
         epsilon=shape.layer_norm_epsilon,
         positions=packed.address("transformer.wpe.weight"),
         ln_f_weight=packed.address("transformer.ln_f.weight"),

@@ -13,6 +13,9 @@
 
 static const int8_t codes[16] = CODES;
 
+typedef float float4 __attribute__((vector_size(16)));
+typedef int32_t int4 __attribute__((vector_size(16)));
+
 /* Take the next numbers of a phase: a share of those that are left, so that a thread reads long runs of weights, and
  * none waits long for another at the end; up to `most`. Returns how many, from *begin on. */
 static int64_t take_some(struct worker *worker, int64_t *begin, int64_t total, int64_t most) {

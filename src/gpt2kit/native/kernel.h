@@ -18,10 +18,11 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-enum { PANEL = 16, QUAD = 4, FEW_TOKENS = 4 };
+enum { PANEL = 16, QUAD = 4, FEW_TOKENS = 4, ALONE = 4 }; /* ALONE: panels computed together with one token */
 enum { DEPTH = 192, MOST_PAIRS = 8 }; /* inputs, and pairs of panels, of a part of a product of many tokens */
 enum format { FP32 = 0, INT8 = 1, INT4 = 2 };
 enum finish { STORE = 0, GELU = 1, ADD = 2 };
+enum kind { WEIGHTS, CACHE, NARROW_CACHE }; /* what is multiplied with; a cache is in float32 or in bfloat16 */
 enum isa { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
 
 /* What 4 bits stand for: closer together where weights are many (the values of llama.cpp's IQ4_NL). */
@@ -44,21 +45,22 @@ struct layer {
 
 struct model {
     int64_t n_embd, n_layer, n_head, n_inner, n_positions;
+    int64_t narrow; /* keys and values are kept in bfloat16 */
     double epsilon;
     const float *positions, *ln_f_weight, *ln_f_bias;
     struct linear embedding, head;
     const struct layer *layers;
 };
 
-/* A text's cache: keys[layer][head][S / 16][K][16], values[layer][head][K / 16][capacity][16]. Its first positions may
+/* A text's cache: keys[layer][head][S / 16][K][16], values[layer][head][K / 16][capacity][16], float32 or bfloat16. Its first positions may
  * be in another text's cache, laid out in the same way; then its own begins behind them. */
 struct row {
-    float *keys, *values;
+    void *keys, *values;
     int64_t capacity; /* a multiple of 16 */
     int64_t past;     /* positions filled, those shared too */
     int64_t count;    /* tokens read by this call */
     int64_t scored;   /* of the last so many of them logits are wanted */
-    const float *shared_keys, *shared_values;
+    const void *shared_keys, *shared_values;
     int64_t shared, shared_capacity; /* multiples of 16 */
 };
 
@@ -108,12 +110,16 @@ struct target {
     float *after;
 };
 
-/* A token to be chosen: from `scores`, which are the model's own, `logits`, after penalties. */
+/* A token to be chosen from `scores`: the model's own, `logits`, or what penalties made of them. */
 struct choice {
-    const float *logits, *scores;
+    const float *logits;
+    float *scores;
+    const int32_t *forbidden; /* ids that are not chosen */
+    float *kept;              /* room for as many scores */
+    int64_t num_forbidden;
     uint64_t key;           /* of the draw */
     int64_t id;             /* what was chosen */
-    double log_probability; /* in the model's own distribution */
+    double log_probability; /* in the model's own distribution; not finite where the logits are no numbers */
 };
 
 struct choices {
@@ -129,6 +135,7 @@ int pool_size(const struct pool *pool);
 void pool_run(struct pool *pool, void (*work)(void *argument, int thread), void *argument);
 void pool_barrier(struct pool *pool);
 
+static inline enum kind cache_kind(const struct model *model) { return model->narrow ? NARROW_CACHE : CACHE; }
 static inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 static inline int64_t group_size(int64_t format) { return format == INT8 ? 64 : format == INT4 ? 32 : 1; }
 static inline int64_t panel_bytes(int64_t format, int64_t in) {

@@ -6,7 +6,7 @@ The package's build compiles it where there is a C compiler. Without it everythi
 import ctypes
 import functools
 import os
-from ctypes import POINTER, Structure, c_double, c_int, c_int32, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int32, c_int64, c_uint64, c_void_p
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Literal
@@ -57,6 +57,7 @@ class Model(Structure):
         ("n_head", c_int64),
         ("n_inner", c_int64),
         ("n_positions", c_int64),
+        ("narrow", c_int64),
         ("epsilon", c_double),
         ("positions", c_void_p),
         ("ln_f_weight", c_void_p),
@@ -90,6 +91,9 @@ class Choice(Structure):
     _fields_ = (
         ("logits", c_void_p),
         ("scores", c_void_p),
+        ("forbidden", POINTER(c_int32)),
+        ("kept", POINTER(c_float)),
+        ("num_forbidden", c_int64),
         ("key", c_uint64),
         ("id", c_int64),
         ("log_probability", c_double),
