@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gpt2kit import PreparedData, PrepareSettings, TrainSettings, TuneSettings, prepare, train, tune
 from gpt2kit.cli import main
@@ -215,33 +216,62 @@ def test_data_without_validation_text(settings: Make, tmp_path: Path) -> None:
         tune(settings(data_dir=tmp_path / "none"))
 
 
-def test_sampling_is_searched_by_the_distance_to_human_text(prepared: PreparedData, tmp_path: Path) -> None:
-    import torch
-
+@pytest.fixture
+def writer(prepared: PreparedData, tmp_path: Path) -> Path:
+    """A model that writes, if nothing to read."""
     shape = GPT2Config(vocab_size=prepared.tokenizer.vocab_size, n_positions=64, n_embd=16, n_layer=1, n_head=2)
     model = GPT2(shape)
     model.initialise(torch.Generator().manual_seed(1))
     save_model(model, tmp_path / "model")
     prepared.tokenizer.save(tmp_path / "model")
-    found = tune(
-        TuneSettings(
-            what="sampling",
-            model_dir=str(tmp_path / "model"),
-            data_dir=prepared.folder,
-            output_dir=tmp_path / "tuning",
-            trials=3,
-            repeats=1,
-            num_samples=8,
-            sample_tokens=40,
-            fixed={"top_k": 0},
-            device="cpu",
-        )
-    )
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def sampling(prepared: PreparedData, writer: Path, tmp_path: Path) -> Make:
+    """Makes settings of a small search for sampling settings; arguments override them."""
+
+    def make(**values: Any) -> TuneSettings:
+        given = {
+            "what": "sampling",
+            "model_dir": str(writer),
+            "data_dir": prepared.folder,
+            "output_dir": tmp_path / "tuning",
+            "trials": 3,
+            "repeats": 1,
+            "num_samples": 8,
+            "sample_tokens": 40,
+            "fixed": {"top_k": 0},
+            "device": "cpu",
+        }
+        return TuneSettings(**(given | values))
+
+    return make
+
+
+def test_sampling_is_searched_by_the_distance_to_human_text(sampling: Make, tmp_path: Path) -> None:
+    found = tune(sampling())
     assert set(found.best) == {"temperature", "top_p", "min_p", "repetition_penalty"}
     assert found.values["trials"][0]["values"]["temperature"] == 0.8
     assert math.isfinite(found.best_value)
     words = ["--prompt", "The", "--max_new_tokens", "3", "--output_dir", str(tmp_path / "texts")]
     assert main(["generate", "--config", str(found.best_settings), *words]) == 0
+
+
+def test_sampling_is_searched_by_mauve(
+    sampling: Make, writer: Path, raw_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = {"from_scratch": True, "vocab_size": 400, "validation_fraction": 0.5}
+    data = prepare(PrepareSettings(input=raw_folder, data_dir=tmp_path / "data", **shape))
+    wanted = {"data_dir": data.folder, "num_samples": 24}
+    found = tune(sampling(**wanted, measure="mauve", mauve_model=str(writer)))
+    assert 0 <= found.best_value <= 1
+    assert found.values["unit"] == f"1 - MAUVE, read by {writer}"
+    assert "MAUVE of 24 texts is rough" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="--measure was mauve and is diversity"):
+        tune(sampling(**wanted))
+    with pytest.raises(UsageError, match=r"--num_samples 8: --measure mauve needs at least 20"):
+        tune(sampling(measure="mauve"))
 
 
 def test_settings_for_the_other_search_are_said_to_do_nothing(

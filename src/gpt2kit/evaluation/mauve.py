@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 
 from gpt2kit.evaluation.jackknife import t_quantile
+from gpt2kit.evaluation.models import find_model
 from gpt2kit.evaluation.statistics import CONFIDENCE, Figure, Floats
-from gpt2kit.generation import LanguageModel
-from gpt2kit.runtime import derive_seed, require_extra
+from gpt2kit.generation import LanguageModel, load
+from gpt2kit.runtime import Precision, derive_seed, require_extra
 
 FEWEST_MAUVE_TEXTS = 500
 NUM_CLUSTERINGS = 5
 NUM_HALVES = 20
-_FEWEST_TEXTS = 20  # halves of ten texts: two clusters
+FEWEST_TEXTS = 20  # two clusters
 _BATCH_TOKENS = 8192
 
 
@@ -33,6 +34,34 @@ def require_mauve() -> Any:
         MissingExtraError: it is not installed.
     """
     return require_extra("mauve", extra="mauve", purpose="MAUVE")
+
+
+class MauveReader:
+    """A model that reads texts for MAUVE; it is loaded when the first are there, and stays.
+
+    Args:
+        name: a folder, nano, or a name on the Hub.
+        device: where it computes.
+        precision: of its matrix products.
+
+    Raises:
+        MissingExtraError: the reference library is not installed.
+        UsageError: there is no such model.
+        ModelError: its files are damaged.
+        NetworkError: it would have to be fetched and cannot be.
+    """
+
+    def __init__(self, name: str, *, device: str = "auto", precision: Precision = "auto") -> None:
+        require_mauve()
+        self.record = find_model(name, role="reader")
+        self._device, self._precision = device, precision
+        self._model: LanguageModel | None = None
+
+    def __call__(self, texts: Sequence[str]) -> Floats:
+        """See `hidden_states`."""
+        if self._model is None:
+            self._model = load(self.record.folder, device=self._device, precision=self._precision, engine="torch")
+        return hidden_states(self._model, texts)
 
 
 def hidden_states(model: LanguageModel, texts: Sequence[str]) -> Floats:
@@ -143,7 +172,7 @@ def mauve_figures(features: Mapping[str, Floats], *, seed: int) -> dict[str, dic
     found: dict[str, dict[str, Figure]] = {}
     for name, own_ND in features.items():
         N = min(len(own_ND), len(human_ND))
-        if N < _FEWEST_TEXTS:
+        if N < FEWEST_TEXTS:
             continue
         draw = np.random.Generator(np.random.PCG64(derive_seed(seed, "mauve halves")))
         orders = [draw.permutation(N) for _ in range(NUM_HALVES)]

@@ -1,11 +1,15 @@
-"""How far a set of texts is from human ones, by how varied and how repetitive they are."""
+"""How far a set of texts is from human ones: by how varied and how repetitive they are, or by MAUVE."""
 
 import math
 import random
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import numpy as np
+
 from gpt2kit.evaluation.diversity import distinct, repetition, self_bleu, words_in_loops
+from gpt2kit.evaluation.mauve import FEWEST_TEXTS, NUM_CLUSTERINGS, mauve_score
+from gpt2kit.evaluation.statistics import Floats
 from gpt2kit.evaluation.texts import cut_alike
 from gpt2kit.runtime import derive_seed
 
@@ -74,3 +78,33 @@ def diversity_distance(texts: Sequence[str], human: Sequence[str], *, seed: int 
     distance = math.sqrt(math.fsum(squares) / len(squares))
     missing = max(human_alone - cut.num_texts, 0) / human_alone
     return (1 - missing) * distance + missing * _DISTANCE_OF_NOTHING
+
+
+class MauveDistance:
+    """1 - MAUVE, the mean of five clusterings; see `gpt2kit.evaluation.mauve`.
+
+    A place where the model wrote nothing counts as the greatest distance, 1.
+
+    Args:
+        read: the hidden states of texts, [texts, width].
+        seed: of the clusterings.
+    """
+
+    def __init__(self, read: Callable[[Sequence[str]], Floats], *, seed: int = 0) -> None:
+        self._read = read
+        self._seed = seed
+        self._human: dict[str, Floats] = {}  # read once for all trials
+
+    def __call__(self, texts: Sequence[str], human: Sequence[str]) -> float:
+        """The distance, 0 to 1; infinite with fewer than twenty texts that compare."""
+        places = [number for number, text in enumerate(human) if text.strip()]
+        written = [number for number in places if texts[number].strip()]
+        if len(written) < FEWEST_TEXTS:
+            return math.inf
+        unread = [human[number] for number in written if human[number] not in self._human]
+        if unread:
+            self._human.update(zip(unread, self._read(unread), strict=True))
+        human_ND = np.stack([self._human[human[number]] for number in written])
+        texts_ND = self._read([texts[number] for number in written])
+        score = mauve_score(texts_ND, human_ND, seed=self._seed, num_clusterings=NUM_CLUSTERINGS)
+        return 1 - score * len(written) / len(places)

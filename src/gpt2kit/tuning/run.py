@@ -154,7 +154,7 @@ def _shown_space(space: Space) -> dict[str, Any]:
 def _difference(name: str, recorded: Any, wanted: Any) -> str:
     if name == "data_dir":
         return "--data_dir holds other data now"
-    if name in ("base", "model_dir"):
+    if name in ("base", "model_dir", "mauve_model"):
         return f"--{name} is another model now"
     return f"{'the ' if name == 'defaults' else '--'}{name} was {recorded} and is {wanted}"
 

@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt2kit.console import warn
 from gpt2kit.errors import TrainingError, UsageError
 from gpt2kit.evaluation.heldout import Opening, choose_split, openings, read_held_out
+from gpt2kit.evaluation.mauve import FEWEST_MAUVE_TEXTS, FEWEST_TEXTS, MauveReader
 from gpt2kit.evaluation.models import find_model
 from gpt2kit.evaluation.samples import human_texts
 from gpt2kit.generation import GenerateSettings, LanguageModel, generate, load
 from gpt2kit.runtime import derive_seed
 from gpt2kit.tokens import PreparedData
-from gpt2kit.tuning.distance import TextDistance, diversity_distance
+from gpt2kit.tuning.distance import MauveDistance, TextDistance, diversity_distance
 from gpt2kit.tuning.objective import Ground, Report
 from gpt2kit.tuning.settings import TuneSettings
 from gpt2kit.tuning.space import default_sampling_space
@@ -28,18 +30,20 @@ class SamplingObjective:
 
     Args:
         settings: of the search.
-        distance: what is made small.
 
     Raises:
-        UsageError: the model or the data are not there, or the held-out text is too short.
+        UsageError: a model or the data are not there, or the held-out text is too short.
+        MissingExtraError: MAUVE is wanted, and its library is not installed.
     """
 
-    unit = "distance to human text, 1 being that of two sets of human texts"
     command = "generate"
 
-    def __init__(self, settings: TuneSettings, *, distance: TextDistance = diversity_distance) -> None:
+    def __init__(self, settings: TuneSettings) -> None:
         self.settings = settings
-        self.distance = distance
+        self.reader = MauveReader(settings.mauve_model, device=settings.device) if settings.measure == "mauve" else None
+        self.distance: TextDistance = (
+            diversity_distance if self.reader is None else MauveDistance(self.reader, seed=settings.seed)
+        )
         self.record = find_model(settings.model_dir, role="model")
         self.data = PreparedData.open(settings.data_dir)
         held_out = read_held_out(
@@ -51,22 +55,42 @@ class SamplingObjective:
             prompt_words=_PROMPT_WORDS,
             continuation_words=settings.sample_tokens,
         )
-        if len(self.openings) < _FEWEST_TEXTS:
+        fewest = _FEWEST_TEXTS if self.reader is None else FEWEST_TEXTS
+        if settings.num_samples < fewest:
+            raise UsageError(f"--num_samples {settings.num_samples}: --measure mauve needs at least {fewest}")
+        if len(self.openings) < fewest:
             raise UsageError(
                 f"{settings.data_dir}: its validation split has room for {len(self.openings)} prompts, and "
-                f"{_FEWEST_TEXTS} are needed: prepare more text, or with a greater --validation_fraction"
+                f"{fewest} are needed: prepare more text, or with a greater --validation_fraction"
             )
         self.model: LanguageModel | None = None
 
+    @property
+    def unit(self) -> str:
+        """What is made small."""
+        if self.reader is None:
+            return "distance to human text, 1 being that of two sets of human texts"
+        return f"1 - MAUVE, read by {self.reader.record.name}"
+
     def examine(self) -> Ground:
         """Look at model and prompts."""
+        if self.reader is not None and len(self.openings) < FEWEST_MAUVE_TEXTS:
+            warn(
+                f"MAUVE of {len(self.openings)} texts is rough, and gains by it may be luck: raise --num_samples "
+                f"towards {FEWEST_MAUVE_TEXTS}"
+            )
         space = self.settings.parsed_space() or default_sampling_space(self.settings.fixed or {})
         by_default = GenerateSettings()
         return Ground(
             defaults={name: getattr(by_default, name) for name in space},
             space=space,
             fixed={},
-            identity={"data_dir": str(self.data.manifest["fingerprint"]), "model_dir": self.record.sha256},
+            identity={
+                "data_dir": str(self.data.manifest["fingerprint"]),
+                "model_dir": self.record.sha256,
+                "measure": self.settings.measure,
+            }
+            | ({} if self.reader is None else {"mauve_model": self.reader.record.sha256}),
             about={
                 "data": str(self.data.folder),
                 "model": self.record.name,
@@ -94,7 +118,7 @@ class SamplingObjective:
             if math.isfinite(found):
                 report(lot, found)
         if not math.isfinite(found):
-            raise TrainingError("hardly a text has eight words, so that nothing can be measured")
+            raise TrainingError("hardly a text has words, so that nothing can be measured")
         return found
 
     def settings_of(self, values: Mapping[str, Any]) -> dict[str, Any]:

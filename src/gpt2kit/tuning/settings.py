@@ -63,7 +63,7 @@ _SAID_HERE_IN_TRAINING = (
 )
 _ONLY_FOR: dict[What, tuple[str, ...]] = {
     "training": ("base", "method", "keep"),
-    "sampling": ("model_dir", "num_samples", "sample_tokens"),
+    "sampling": ("model_dir", "num_samples", "sample_tokens", "measure", "mauve_model"),
 }
 
 
@@ -136,6 +136,15 @@ class TuneSettings(Settings):
     )
     sample_tokens: int = Field(
         200, ge=8, le=100_000, description="For sampling: tokens of a text. Loops show only in long ones."
+    )
+    measure: Literal["diversity", "mauve"] = Field(
+        "diversity",
+        description="For sampling: how far texts are from human ones: diversity: by how varied and how repetitive they "
+        "are; mauve: by a model that reads both (needs the extra mauve, and some hundred --num_samples).",
+    )
+    mauve_model: str = Field(
+        "nano",
+        description="For sampling with --measure mauve: the model that reads: a folder, nano, or a name on the Hub.",
     )
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
