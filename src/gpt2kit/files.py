@@ -13,7 +13,8 @@ from typing import Any
 from gpt2kit.errors import DataError, DiskError, UsageError
 
 PARTIAL_SUFFIX = ".partial"
-_HASH_BLOCK_BYTES = 1 << 20
+# Large, because between two of them a thread that hashes beside others waits for Python's lock.
+_HASH_BLOCK_BYTES = 16 << 20
 _DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -85,9 +86,10 @@ def sync_folder(folder: Path) -> None:
 def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file, read in blocks."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_HASH_BLOCK_BYTES):
-            digest.update(block)
+    with path.open("rb", buffering=0) as file:
+        block = memoryview(bytearray(min(_HASH_BLOCK_BYTES, os.fstat(file.fileno()).st_size + 1)))
+        while length := file.readinto(block):
+            digest.update(block[:length])
     return digest.hexdigest()
 
 
@@ -180,3 +182,29 @@ def claim_number(folder: Path, stem: str, suffix: str) -> Path:
                 number += 1
                 continue
             return path
+
+
+@contextmanager
+def numbered_report(folder: Path, stem: str) -> Iterator[Path]:
+    """Take the next free number for a report's files, and give it back when nothing was written.
+
+    An empty report would look like a result.
+
+    Args:
+        folder: made if needed.
+        stem: what the files' names begin with.
+
+    Yields:
+        Where the files go, without a suffix; the one with ".md" is there, empty, and the one with ".json" is what
+        counts as written.
+
+    Raises:
+        DiskError: the folder cannot be written to.
+    """
+    page = claim_number(folder, stem, ".md")
+    try:
+        yield page.with_suffix("")
+    except BaseException:
+        if not page.with_suffix(".json").exists():
+            page.unlink(missing_ok=True)
+        raise

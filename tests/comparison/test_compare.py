@@ -121,7 +121,7 @@ def test_too_little_text_is_said(settings, model_folder, tmp_path):
         ({"models": ("nano", "nano"), "data_dir": Path("/nowhere")}, "no prepared data here"),
         ({"models": ("nano", "nano"), "context": 2048}, "--context 2048: nano can look back on 512 tokens at most"),
         ({"models": ("nano", "nano"), "stride": 600}, "--stride 600 is greater than the context of 512"),
-        ({"models": ("nano", "nano"), "stride": 9, "context": 8}, "--stride 9 is greater than --context 8"),
+        ({"models": ("nano", "nano"), "stride": 9, "context": 8}, "--stride 9 is greater than the context of 8"),
         ({"models": ("nano", "nano"), "text": Path("/no.txt")}, "--text /no.txt: cannot be read"),
     ],
 )

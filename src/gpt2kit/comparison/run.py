@@ -13,17 +13,22 @@ from gpt2kit.comparison.page import html_page
 from gpt2kit.comparison.pairs import Pair, Rank, all_pairs, ranking, ranking_words, smallest_p
 from gpt2kit.comparison.picture import draw
 from gpt2kit.comparison.settings import CompareSettings
-from gpt2kit.errors import DataError, MissingExtraError
-from gpt2kit.evaluation.coherence import SentenceSpace, space_of_training_text
-from gpt2kit.evaluation.ground import HeldOutChoice, Remarks, find_held_out, find_protocol, open_data
+from gpt2kit.errors import MissingExtraError
+from gpt2kit.evaluation.ground import (
+    HeldOutChoice,
+    Remarks,
+    find_held_out,
+    find_protocol,
+    find_sentence_space,
+    open_data,
+)
 from gpt2kit.evaluation.heldout import openings, training_texts
 from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Likelihood
 from gpt2kit.evaluation.models import find_model
 from gpt2kit.evaluation.texts import TextReport, TextSet, measure_texts
 from gpt2kit.evaluation.verdict import FEWEST_TEXTS
-from gpt2kit.files import claim_number, explained_disk_errors, to_json, write_atomically
+from gpt2kit.files import explained_disk_errors, numbered_report, to_json, write_atomically
 from gpt2kit.runtime import provenance
-from gpt2kit.tokens import PreparedData
 
 FORMAT = "gpt2kit comparison"
 FORMAT_VERSION = 1
@@ -88,15 +93,8 @@ def compare(settings: CompareSettings) -> ModelComparison:
         >>> print(found.to_text())
     """
     run = _Run(settings)
-    with explained_disk_errors(settings.output_dir):
-        stem = claim_number(settings.output_dir, _STEM, ".md").with_suffix("")
-    try:
+    with numbered_report(settings.output_dir, _STEM) as stem:
         return run.measure_and_report(stem)
-    except BaseException:
-        # An empty report would look like a result.
-        if not stem.with_suffix(".json").exists():
-            stem.with_suffix(".md").unlink(missing_ok=True)
-        raise
 
 
 def titled(names: Sequence[str]) -> list[str]:
@@ -166,17 +164,10 @@ class _Run:
         return measure_texts(
             sets,
             training=None if data is None else lambda: training_texts(data),
-            space=None if data is None else self._sentence_space(data),
+            space=find_sentence_space(data, seed=self.settings.seed, remarks=self.remarks),
             copy_words=self.settings.copy_words,
             seed=self.settings.seed,
         )
-
-    def _sentence_space(self, data: PreparedData) -> SentenceSpace | None:
-        try:
-            return space_of_training_text(data, seed=self.settings.seed)
-        except (MissingExtraError, DataError) as error:
-            self.remarks.note(f"coherence is left out: {error}")
-            return None
 
     def _warn_of_size(self, likelihood: Likelihood, pairs: Sequence[Pair], texts: TextReport | None) -> None:
         num_units = pairs[0].difference.num_units

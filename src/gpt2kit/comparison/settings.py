@@ -1,9 +1,9 @@
 """What a comparison is told."""
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from gpt2kit.config import Settings
 from gpt2kit.evaluation.settings import EvaluateSettings
@@ -84,15 +84,6 @@ class CompareSettings(Settings):
         if len(value) < 2 or not all(name.strip() for name in value):
             raise ValueError("should name two models or more, such as `gpt2kit compare nano models/gpt2_fine_tuned`")
         return value
-
-    @model_validator(mode="after")
-    def _stride_within_context(self) -> Self:
-        if self.context is not None and self.stride is not None and self.stride > self.context:
-            raise ValueError(
-                f"--stride {self.stride} is greater than --context {self.context}: tokens between two windows would "
-                "not be predicted"
-            )
-        return self
 
     def writing(self) -> EvaluateSettings:
         """How texts are written, as an evaluation is told it."""

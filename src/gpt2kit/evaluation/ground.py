@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from gpt2kit.console import say, warn
-from gpt2kit.errors import UsageError
+from gpt2kit.errors import DataError, MissingExtraError, UsageError
+from gpt2kit.evaluation.coherence import SentenceSpace, space_of_training_text
 from gpt2kit.evaluation.heldout import HeldOut, choose_split, read_held_out, read_text_file
 from gpt2kit.evaluation.likelihood import Protocol
 from gpt2kit.evaluation.models import ModelRecord
@@ -107,6 +108,17 @@ def find_held_out(
     return held_out
 
 
+def find_sentence_space(data: PreparedData | None, *, seed: int, remarks: Remarks) -> SentenceSpace | None:
+    """Where sentences are compared; None, which the report then says, where it cannot be made."""
+    if data is None:
+        return None
+    try:
+        return space_of_training_text(data, seed=seed)
+    except (MissingExtraError, DataError) as error:
+        remarks.note(f"coherence is left out: {error}")
+        return None
+
+
 def find_protocol(
     records: Sequence[ModelRecord], *, context: int | None, stride: int | None, full_last_window: bool = False
 ) -> Protocol:
@@ -120,5 +132,8 @@ def find_protocol(
     if found > smallest.context:
         raise UsageError(f"--context {context}: {smallest.name} can look back on {smallest.context} tokens at most")
     if (stride or found) > found:
-        raise UsageError(f"--stride {stride} is greater than the context of {found} tokens")
+        raise UsageError(
+            f"--stride {stride} is greater than the context of {found} tokens: those between two windows would not be "
+            "predicted"
+        )
     return Protocol(found, stride or found, full_last_window)

@@ -9,26 +9,12 @@ from gpt2kit.evaluation.comparison import Comparison
 from gpt2kit.evaluation.likelihood import Likelihood
 from gpt2kit.evaluation.statistics import Figure, Interval
 from gpt2kit.evaluation.texts import Metric, TextReport, TextSet, metrics
-from gpt2kit.files import claim_number, to_json, write_atomically
+from gpt2kit.files import to_json, write_atomically
 
 STEM = "evaluation"
 _MATCHES_SHOWN = 5
 _SAMPLES_SHOWN = 3
 _LONGEST_QUOTE_CHARACTERS = 400
-
-
-def claim_stem(folder: Path) -> Path:
-    """Take the next free number, `evaluation-001.md`; returns the path without its suffix.
-
-    Raises:
-        DiskError: the folder cannot be written to.
-    """
-    return claim_number(folder, STEM, ".md").with_suffix("")
-
-
-def release_number(stem: Path) -> None:
-    """Give a number back that nothing was written under."""
-    stem.with_suffix(".md").unlink(missing_ok=True)
 
 
 def write_report(stem: Path, values: dict[str, Any], *, markdown: str, page: str) -> None:

@@ -1,28 +1,32 @@
 """`gpt2kit evaluate`: from a model to a report."""
 
 import time
-from collections.abc import Sequence
 
-from gpt2kit.errors import DataError, MissingExtraError
 from gpt2kit.evaluation.breakdown import Breakdown, break_down, training_counts
-from gpt2kit.evaluation.coherence import SentenceSpace, space_of_training_text
 from gpt2kit.evaluation.comparison import compare
 from gpt2kit.evaluation.curve import read_curve
 from gpt2kit.evaluation.findings import Evaluation, Findings
 from gpt2kit.evaluation.grammar import GrammarChecker
-from gpt2kit.evaluation.ground import HeldOutChoice, Remarks, find_held_out, find_protocol, open_data
+from gpt2kit.evaluation.ground import (
+    HeldOutChoice,
+    Remarks,
+    find_held_out,
+    find_protocol,
+    find_sentence_space,
+    open_data,
+)
 from gpt2kit.evaluation.heldout import openings, training_texts
 from gpt2kit.evaluation.likelihood import Likelihood, TokenDocument, summarise, token_nats
-from gpt2kit.evaluation.mauve import hidden_states, require_mauve
+from gpt2kit.evaluation.mauve import MauveReader
 from gpt2kit.evaluation.models import ModelRecord, find_model, find_other
 from gpt2kit.evaluation.probes import Probes
 from gpt2kit.evaluation.publish import publish
-from gpt2kit.evaluation.report import claim_stem, release_number
+from gpt2kit.evaluation.report import STEM
 from gpt2kit.evaluation.samples import generate_texts, human_texts, read_samples
 from gpt2kit.evaluation.settings import EvaluateSettings
-from gpt2kit.evaluation.statistics import Floats
 from gpt2kit.evaluation.surprise import Surprise, surprise_of
-from gpt2kit.evaluation.texts import Featurise, TextReport, TextSet, measure_texts
+from gpt2kit.evaluation.texts import TextReport, TextSet, measure_texts
+from gpt2kit.files import numbered_report
 from gpt2kit.generation import LanguageModel, load
 
 _ORDER: tuple[str, ...] = ("model", "base", "other", "human")
@@ -50,14 +54,8 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
         >>> print(evaluation.to_text())
     """
     run = _Run(settings)
-    stem = claim_stem(settings.output_dir)
-    try:
+    with numbered_report(settings.output_dir, STEM) as stem:
         return publish(run.measure(), stem)
-    except BaseException:
-        # An empty report would look like a result.
-        if not stem.with_suffix(".json").exists():
-            release_number(stem)
-        raise
 
 
 class _Run:
@@ -67,7 +65,11 @@ class _Run:
         self.settings = settings
         self.started = time.monotonic()
         self.remarks = Remarks()
-        self.featurise = self._mauve_reader()
+        self.featurise = (
+            MauveReader(settings.mauve_model, device=settings.device, precision=settings.precision)
+            if settings.mauve
+            else None
+        )
         self.grammar = GrammarChecker() if settings.grammar else None
         self.surprise: dict[str, list[Surprise]] = {}
         self.breakdowns: dict[str, Breakdown] = {}
@@ -84,20 +86,6 @@ class _Run:
         )
         self.given_samples = None if settings.samples is None else read_samples(settings.samples)
         self.probes = Probes(settings, data=self.data, protocol=self.protocol, note=self.remarks.note)
-
-    def _mauve_reader(self) -> Featurise | None:
-        """What reads the texts for MAUVE, opened when they are there; a missing library or model is said at once."""
-        settings = self.settings
-        if not settings.mauve:
-            return None
-        require_mauve()
-        folder = find_model(settings.mauve_model, role="reader").folder
-
-        def featurise(texts: Sequence[str]) -> Floats:
-            reader = load(folder, device=settings.device, precision=settings.precision, engine="torch")
-            return hidden_states(reader, texts)
-
-        return featurise
 
     def measure(self) -> Findings:
         """Measure everything."""
@@ -212,7 +200,7 @@ class _Run:
         report = measure_texts(
             sets,
             training=None if data is None else lambda: training_texts(data),
-            space=self._sentence_space(),
+            space=find_sentence_space(self.data, seed=self.settings.seed, remarks=self.remarks),
             copy_words=self.settings.copy_words,
             seed=self.settings.seed,
             featurise=self.featurise,
@@ -221,13 +209,3 @@ class _Run:
         for note in report.notes:
             self.remarks.note(note)
         return report
-
-    def _sentence_space(self) -> SentenceSpace | None:
-        data = self.data
-        if data is None:
-            return None
-        try:
-            return space_of_training_text(data, seed=self.settings.seed)
-        except (MissingExtraError, DataError) as error:
-            self.remarks.note(f"coherence is left out: {error}")
-            return None

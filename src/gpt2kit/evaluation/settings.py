@@ -1,9 +1,9 @@
 """What an evaluation is told."""
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from gpt2kit.config import Settings
 from gpt2kit.generation.settings import DEFAULT_MODEL_DIR, GenerateSettings
@@ -159,12 +159,3 @@ class EvaluateSettings(Settings):
         if not value or min(value) < 1:
             raise ValueError("should be one or more numbers from 1 on")
         return value
-
-    @model_validator(mode="after")
-    def _stride_within_context(self) -> Self:
-        if self.context is not None and self.stride is not None and self.stride > self.context:
-            raise ValueError(
-                f"--stride {self.stride} is greater than --context {self.context}: tokens between two windows would "
-                "not be predicted"
-            )
-        return self

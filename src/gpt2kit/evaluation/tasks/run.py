@@ -11,7 +11,7 @@ from gpt2kit.evaluation.models import ModelRecord, find_model
 from gpt2kit.evaluation.tasks import examples, measure
 from gpt2kit.evaluation.tasks.measure import TaskResult
 from gpt2kit.evaluation.tasks.settings import TaskSettings
-from gpt2kit.files import claim_number, to_json, write_atomically
+from gpt2kit.files import numbered_report, to_json, write_atomically
 from gpt2kit.generation import LanguageModel, load
 from gpt2kit.runtime import provenance, require_extra
 
@@ -67,8 +67,7 @@ def run_tasks(settings: TaskSettings) -> TaskResults:
         require_extra("lm_eval", extra="lm-eval", purpose="--harness")
     record = find_model(settings.model_dir, role="model")
     local = list(_read(settings))  # before the model is loaded: a mistake in a file is told at once
-    path = claim_number(settings.output_dir, STEM, ".md")
-    try:
+    with numbered_report(settings.output_dir, STEM) as stem:
         model = load(record.folder, device=settings.device, precision=settings.precision, engine="torch")
         results = [_measure(model, *task, settings=settings) for task in local]
         if settings.harness:
@@ -84,14 +83,9 @@ def run_tasks(settings: TaskSettings) -> TaskResults:
             "provenance": provenance(),
             "seconds": round(time.monotonic() - started, 3),
         }
-        write_atomically(path.with_suffix(".json"), to_json(values))
-        write_atomically(path, _page(record, results, values))
-    except BaseException:
-        # An empty report would look like a result.
-        if not path.with_suffix(".json").exists():
-            path.unlink(missing_ok=True)
-        raise
-    return TaskResults(results, values, path)
+        write_atomically(stem.with_suffix(".json"), to_json(values))
+        write_atomically(stem.with_suffix(".md"), _page(record, results, values))
+    return TaskResults(results, values, stem.with_suffix(".md"))
 
 
 Examples = list[examples.Question] | list[examples.Page]
