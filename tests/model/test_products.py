@@ -61,7 +61,7 @@ def test_gelu_linear_is_gelu_and_addmm(library: str, rows: int, frozen: bool, in
             bias.requires_grad_(False)
         for _ in range(2):  # the second time there is a gradient to add to
             if function == "ours":
-                with products.gradients_added_in_place(in_place):
+                with products.gradients_added_in_place(products.GradientMemory() if in_place else None):
                     out = products.gelu_linear(x, weight, bias)
             else:
                 out = torch.addmm(bias, torch.nn.functional.gelu(x, approximate="tanh"), weight)
@@ -77,7 +77,7 @@ def test_gelu_linear_is_gelu_and_addmm(library: str, rows: int, frozen: bool, in
 def test_the_gradient_is_added_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "by_onednn", lambda _: False)
     x, weight = torch.ones(2, 3), torch.ones(3, 4, requires_grad=True)
-    with products.gradients_added_in_place(True):
+    with products.gradients_added_in_place(products.GradientMemory()):
         out = products.linear(x, weight, torch.zeros(4))
     weight.grad = torch.ones(3, 4)
     place = weight.grad.data_ptr()
@@ -122,6 +122,25 @@ def test_gradients_added_in_place_are_autograds(
             assert found[name].grad is None, name
         else:
             torch.testing.assert_close(found[name].grad, parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_gradients_are_made_in_the_same_memory_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "by_onednn", lambda _: False)
+    model, plain = trained_model("tied"), trained_model("tied")
+    weights = {name: weight for name, weight in model.named_parameters() if weight.dim() == 2 and "wpe" not in name}
+    memory = products.GradientMemory(weights.values())
+    places: list[list[int]] = []
+    for step in range(2):  # the second must not find what the first left
+        ids_BT = random_ids(3, 20, seed=step)
+        for parameter in (*model.parameters(), *plain.parameters()):
+            parameter.grad = None
+        model.loss(ids_BT, ids_BT, gradient_scale=1 / 60, gradient_memory=memory).mul(1 / 60).backward()
+        plain.loss(ids_BT, ids_BT).mul(1 / 60).backward()
+        places.append([weight.grad.data_ptr() for weight in weights.values() if weight.grad is not None])
+        for (name, ours), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6, msg=name)
+    assert places[0] == places[1]
+    assert len(places[0]) == len(weights)
 
 
 def test_gradients_are_the_same_bits_again(library: str) -> None:

@@ -22,8 +22,8 @@ from torch.utils.checkpoint import checkpoint
 
 from gpt2kit.errors import ModelError
 from gpt2kit.model.cache import KVCache
-from gpt2kit.model.loss import chunked_cross_entropy, chunked_token_losses, gradient_of
-from gpt2kit.model.products import by_own_backward, gelu_linear, gradients_added_in_place, linear
+from gpt2kit.model.loss import chunked_cross_entropy, chunked_token_losses
+from gpt2kit.model.products import GradientMemory, by_own_backward, gelu_linear, gradients_added_in_place, linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),  # GPT-2's own: 0.5x(1 + tanh(√(2/π)(x + 0.044715x³)))
@@ -265,7 +265,7 @@ class GPT2(nn.Module):
         segment_ids_BT: Tensor | None = None,
         cache: KVCache | None = None,
         key_mask_BS: Tensor | None = None,
-        gradient_in_place: bool = False,
+        gradient_memory: GradientMemory | None = None,
     ) -> Tensor:
         """Hidden states after the final norm.
 
@@ -275,8 +275,8 @@ class GPT2(nn.Module):
             segment_ids_BT: the document each token belongs to; attention stays inside it. Not with a cache.
             cache: keys and values of the tokens before the input; the input's are added to it.
             key_mask_BS: True for the keys that exist, False for left padding, over cache and input together.
-            gradient_in_place: the backward pass adds the token embedding's gradient into its `grad` row by row, in
-                place of making one of the size of the whole vocabulary.
+            gradient_memory: the backward pass adds the gradients of matrices into their `grad`, which is made here;
+                that of the token embedding row by row, in place of one of the size of the whole vocabulary.
 
         Returns:
             hidden_BTD.
@@ -296,8 +296,10 @@ class GPT2(nn.Module):
             position_ids_BT = torch.arange(past, past + T, device=input_ids_BT.device)[None]
         mask = attention_mask(input_ids_BT, past=past, segment_ids_BT=segment_ids_BT, key_mask_BS=key_mask_BS)
 
-        embed = _EmbeddingInPlace.apply if gradient_in_place else F.embedding
-        embedded_BTD = embed(input_ids_BT, self.transformer.wte.weight)
+        if gradient_memory is None:
+            embedded_BTD = F.embedding(input_ids_BT, self.transformer.wte.weight)
+        else:
+            embedded_BTD = _EmbeddingInPlace.apply(input_ids_BT, self.transformer.wte.weight, gradient_memory)
         x_BTD = self.transformer.drop(embedded_BTD + self.transformer.wpe(position_ids_BT))
         for block in self.transformer.h:
             if self.gradient_checkpointing and torch.is_grad_enabled():
@@ -322,6 +324,7 @@ class GPT2(nn.Module):
         position_ids_BT: Tensor | None = None,
         segment_ids_BT: Tensor | None = None,
         gradient_scale: float | None = None,
+        gradient_memory: GradientMemory | None = None,
     ) -> Tensor:
         """The sum of nats over the targets, as a scalar; targets of -100 do not count.
 
@@ -335,15 +338,22 @@ class GPT2(nn.Module):
             gradient_scale: what the sum will be multiplied by before its backward pass, which must then follow. When
                 it is given, the gradients of the embedding, the head and the layers are added into `grad` in place: a
                 training step then holds one of the embedding's size, not three.
+            gradient_memory: where those gradients are made; by default in fresh memory.
         """
-        with gradients_added_in_place(gradient_scale is not None):
+        if gradient_scale is None:
+            memory = None
+        else:
+            memory = GradientMemory() if gradient_memory is None else gradient_memory
+        with gradients_added_in_place(memory):
             hidden_BTD = self(
                 input_ids_BT,
                 position_ids_BT=position_ids_BT,
                 segment_ids_BT=segment_ids_BT,
-                gradient_in_place=gradient_scale is not None,
+                gradient_memory=memory,
             )
-        return chunked_cross_entropy(hidden_BTD, self.lm_head.weight, target_ids_BT, gradient_scale=gradient_scale)
+        return chunked_cross_entropy(
+            hidden_BTD, self.lm_head.weight, target_ids_BT, gradient_scale=gradient_scale, memory=memory
+        )
 
     @torch.no_grad()
     def token_losses(
@@ -361,22 +371,22 @@ class GPT2(nn.Module):
 
 class _EmbeddingInPlace(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, ids_BT: Tensor, weight_VD: Tensor) -> Tensor:
-        ctx.ids_BT, ctx.weight_VD = ids_BT, weight_VD
+    def forward(ctx: Any, ids_BT: Tensor, weight_VD: Tensor, memory: GradientMemory) -> Tensor:
+        ctx.ids_BT, ctx.weight_VD, ctx.memory = ids_BT, weight_VD, memory
         return F.embedding(ids_BT, weight_VD)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, None, None]:
         if ctx.needs_input_grad[1]:
-            total_VD, ids_N = gradient_of(ctx.weight_VD), ctx.ids_BT.flatten()
+            total_VD, ids_N = ctx.memory.of(ctx.weight_VD), ctx.ids_BT.flatten()
             grad_ND = grad_outputs[0].reshape(ids_N.numel(), -1).to(total_VD.dtype)
             # Each adds in a fixed order on its device; index_put_ on a CPU and index_add_ on a GPU do not.
             if total_VD.device.type == "cpu":
                 total_VD.index_add_(0, ids_N, grad_ND)
             else:
                 total_VD.index_put_((ids_N,), grad_ND, accumulate=True)
-        return None, None
+        return None, None, None
 
 
 def attention_mask(

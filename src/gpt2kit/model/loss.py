@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt2kit.model.products import by_onednn, product, weight_gradient
+from gpt2kit.model.products import GradientMemory, by_onednn, product, weight_gradient
 
 IGNORED_TARGET = -100
 CHUNK_TOKENS = 512
@@ -24,7 +24,12 @@ SLICE_TOKENS = 6_400  # of the vocabulary, in the gradient of the head's weight
 
 
 def chunked_cross_entropy(
-    hidden_BTD: Tensor, weight_VD: Tensor, target_ids_BT: Tensor, *, gradient_scale: float | None = None
+    hidden_BTD: Tensor,
+    weight_VD: Tensor,
+    target_ids_BT: Tensor,
+    *,
+    gradient_scale: float | None = None,
+    memory: GradientMemory | None = None,
 ) -> Tensor:
     """The sum of nats over all targets that are not -100.
 
@@ -34,20 +39,14 @@ def chunked_cross_entropy(
         target_ids_BT: target ids, -100 where there is no target.
         gradient_scale: what the sum will be multiplied by before its backward pass. When it is given, the weight's
             gradient is added into `weight_VD.grad` here and now, which saves holding it a second time.
+        memory: where that gradient is made; needed with `gradient_scale`.
 
     Returns:
         A float32 scalar, differentiable in the hidden states and the weight.
     """
     hidden_ND, targets_N, _ = _with_targets(hidden_BTD, target_ids_BT)
-    nats: Tensor = _ChunkedCrossEntropy.apply(hidden_ND, weight_VD, targets_N, gradient_scale)  # type: ignore[no-untyped-call]
+    nats: Tensor = _ChunkedCrossEntropy.apply(hidden_ND, weight_VD, targets_N, gradient_scale, memory)  # type: ignore[no-untyped-call]
     return nats
-
-
-def gradient_of(weight: Tensor) -> Tensor:
-    """A weight's gradient, to be added to; zeros where it has none yet."""
-    if weight.grad is None:
-        weight.grad = torch.zeros_like(weight)
-    return weight.grad
 
 
 def perplexity(nats_per_token: float) -> float:
@@ -94,7 +93,12 @@ def _compute_dtype(hidden_ND: Tensor) -> torch.dtype:
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, gradient_scale: float | None
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        targets_N: Tensor,
+        gradient_scale: float | None,
+        memory: GradientMemory | None,
     ) -> Tensor:
         dtype = _compute_dtype(hidden_ND)
         need_hidden, need_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
@@ -107,7 +111,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if need_weight and gradient_scale is None:
                 grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
             elif need_weight:
-                grad_weight_VD = gradient_of(weight_VD)
+                assert memory is not None
+                grad_weight_VD = memory.of(weight_VD)
             onednn = by_onednn(h_ND)
             # Two buffers for every chunk: fresh pages for 100 MB cost as much as the product itself.
             size = 0 if onednn else min(CHUNK_TOKENS, N)
@@ -149,7 +154,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return nats
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         (grad_nats,) = grad_outputs
         grad_hidden_ND, grad_weight_VD = ctx.saved_tensors
         hidden_dtype, weight_dtype = ctx.dtypes
@@ -158,7 +163,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad_hidden_ND = grad_hidden_ND.mul_(grad_nats.to(grad_hidden_ND.dtype)).to(hidden_dtype)
         if grad_weight_VD is not None:
             grad_weight_VD = grad_weight_VD.mul_(grad_nats).to(weight_dtype)
-        return grad_hidden_ND, grad_weight_VD, None, None
+        return grad_hidden_ND, grad_weight_VD, None, None, None
 
 
 def _add_weight_gradient(total_VD: Tensor, error_CV: Tensor, hidden_CD: Tensor, scale: float) -> None:

@@ -10,7 +10,7 @@ Shapes: N tokens, I input width, O output width.
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,41 @@ LIBRARY_VARIABLE = "GPT2KIT_MATRIX_LIBRARY"
 # Preparing a product for oneDNN takes longer than PyTorch's own for a token or two.
 _FEWEST_ROWS = 32
 _out_of_memory = False
-_adding_in_place = False
+
+
+class GradientMemory:
+    """Memory for the gradients of matrices, the same from step to step.
+
+    Gradients that autograd makes anew lie scattered between the activations of their step, and those of the next find
+    no room of their size: a tenth more at the peak (docs/lab-log.md). Nothing is written before a gradient is, so what
+    is never used takes no memory.
+
+    Args:
+        weights: whose gradients there should be room for.
+    """
+
+    def __init__(self, weights: Iterable[Tensor] = ()) -> None:
+        self._memory = {weight: torch.empty_like(weight) for weight in weights if weight.dim() == 2}
+
+    def of(self, weight: Tensor) -> Tensor:
+        """The weight's gradient, to be added to; zeros where it has none yet."""
+        if weight.grad is None:
+            weight.grad = self._room(weight).zero_()
+        return weight.grad
+
+    def add_product(self, weight_IO: Tensor, x_NI: Tensor, grad_NO: Tensor) -> None:
+        """Add `xᵀ g` to the weight's gradient, which it is where there is none yet: [N, I], [N, O]."""
+        if weight_IO.grad is None:
+            weight_IO.grad = torch.mm(x_NI.T, grad_NO, out=self._room(weight_IO))
+        else:
+            weight_IO.grad.addmm_(x_NI.T, grad_NO)
+
+    def _room(self, weight: Tensor) -> Tensor:
+        room = self._memory.get(weight)
+        return room if room is not None else torch.empty_like(weight)
+
+
+_memory: GradientMemory | None = None
 
 
 @functools.cache
@@ -69,18 +103,21 @@ def by_onednn(x_NI: Tensor) -> bool:
 
 
 @contextlib.contextmanager
-def gradients_added_in_place(wanted: bool) -> Iterator[None]:
+def gradients_added_in_place(memory: GradientMemory | None) -> Iterator[None]:
     """What is computed inside may add its weights' gradients to those in `grad` where it makes them.
 
     That saves writing each and reading it again, for all but the first micro-batch of a step. `torch.autograd.grad`,
     which has to leave `grad` alone, must not be used on it.
+
+    Args:
+        memory: where gradients are made; None leaves them to autograd.
     """
-    global _adding_in_place
-    before, _adding_in_place = _adding_in_place, wanted
+    global _memory
+    before, _memory = _memory, memory
     try:
         yield
     finally:
-        _adding_in_place = before
+        _memory = before
 
 
 def by_own_backward(x: Tensor) -> bool:
@@ -96,8 +133,8 @@ def by_own_backward(x: Tensor) -> bool:
 
 def linear(x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
     """`x W + b`, differentiable: [N, I] -> [N, O]."""
-    if by_onednn(x_NI) or (_adding_in_place and by_own_backward(x_NI)):
-        out_NO: Tensor = _Linear.apply(x_NI, weight_IO, bias_O, _adding_in_place)  # type: ignore[no-untyped-call]
+    if by_onednn(x_NI) or (_memory is not None and by_own_backward(x_NI)):
+        out_NO: Tensor = _Linear.apply(x_NI, weight_IO, bias_O, _memory)  # type: ignore[no-untyped-call]
         return out_NO
     return torch.addmm(bias_O, x_NI, weight_IO)
 
@@ -107,7 +144,7 @@ def gelu_linear(x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
 
     Only x is kept for the backward pass, which computes gelu(x) again: a quarter less to keep in all.
     """
-    out_NO: Tensor = _GELULinear.apply(x_NI, weight_IO, bias_O, _adding_in_place)  # type: ignore[no-untyped-call]
+    out_NO: Tensor = _GELULinear.apply(x_NI, weight_IO, bias_O, _memory)  # type: ignore[no-untyped-call]
     return out_NO
 
 
@@ -129,10 +166,10 @@ def weight_gradient(x_NI: Tensor, grad_NO: Tensor) -> Tensor:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor, in_place: bool) -> Tensor:
+    def forward(ctx: Any, x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor, memory: GradientMemory | None) -> Tensor:
         need_x, need_weight = ctx.needs_input_grad[:2]
         ctx.save_for_backward(x_NI if need_weight else None, weight_IO if need_x or need_weight else None)
-        ctx.in_place = in_place
+        ctx.memory = memory
         return _forward(x_NI, weight_IO, bias_O)
 
     @staticmethod
@@ -143,7 +180,7 @@ class _Linear(torch.autograd.Function):
         need_x, need_weight, need_bias, _ = ctx.needs_input_grad
         return (
             _input_gradient(grad_NO, weight_IO) if need_x else None,
-            _weight_gradient(x_NI, grad_NO, weight_IO, in_place=ctx.in_place) if need_weight else None,
+            _weight_gradient(x_NI, grad_NO, weight_IO, memory=ctx.memory) if need_weight else None,
             grad_NO.sum(0) if need_bias else None,
             None,
         )
@@ -151,9 +188,9 @@ class _Linear(torch.autograd.Function):
 
 class _GELULinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor, in_place: bool) -> Tensor:
+    def forward(ctx: Any, x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor, memory: GradientMemory | None) -> Tensor:
         ctx.save_for_backward(x_NI, weight_IO)
-        ctx.in_place = in_place
+        ctx.memory = memory
         return _forward(F.gelu(x_NI, approximate="tanh"), weight_IO, bias_O)
 
     @staticmethod
@@ -165,7 +202,7 @@ class _GELULinear(torch.autograd.Function):
         grad_weight_IO = grad_x_NI = None
         if need_weight:
             active_NI = F.gelu(x_NI, approximate="tanh")
-            grad_weight_IO = _weight_gradient(active_NI, grad_NO, weight_IO, in_place=ctx.in_place)
+            grad_weight_IO = _weight_gradient(active_NI, grad_NO, weight_IO, memory=ctx.memory)
         if need_x:
             grad_x_NI = _input_gradient(grad_NO, weight_IO)
             torch.ops.aten.gelu_backward.grad_input(grad_x_NI, x_NI, approximate="tanh", grad_input=grad_x_NI)
@@ -180,11 +217,13 @@ def _input_gradient(grad_NO: Tensor, weight_IO: Tensor) -> Tensor:
     return product(grad_NO, weight_IO) if by_onednn(grad_NO) else grad_NO @ weight_IO.T
 
 
-def _weight_gradient(x_NI: Tensor, grad_NO: Tensor, weight_IO: Tensor, *, in_place: bool) -> Tensor | None:
+def _weight_gradient(
+    x_NI: Tensor, grad_NO: Tensor, weight_IO: Tensor, *, memory: GradientMemory | None
+) -> Tensor | None:
     """`xᵀ g`, or None when it is already in the weight's `grad`."""
     if by_onednn(x_NI):
         return weight_gradient(x_NI, grad_NO)
-    if in_place and weight_IO.grad is not None:
-        weight_IO.grad.addmm_(x_NI.T, grad_NO)
-        return None
-    return x_NI.T @ grad_NO
+    if memory is None or not weight_IO.is_leaf:
+        return x_NI.T @ grad_NO
+    memory.add_product(weight_IO, x_NI, grad_NO)
+    return None

@@ -1,6 +1,8 @@
 """What a run starts from: a base model or fresh weights, adapters, and what is frozen."""
 
-from dataclasses import dataclass, replace
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -31,22 +33,19 @@ class Start:
         config: the shape of the model.
         base: the base model as a later reader finds it (a Hub name or an absolute path); None from scratch.
         folder: where the base model lies; None from scratch.
+        hashing: the hash of its files, when it is being computed already.
     """
 
     config: GPT2Config
     base: str | None = None
     folder: Path | None = None
+    hashing: Future[str] | None = field(default=None, repr=False, compare=False)
 
     def fingerprint(self) -> str:
         """A hash of the base model's files, or of the shape of a model from scratch."""
         if self.folder is None:
             return sha256_json(vars(self.config))
-        folder = self.folder
-        hashes = [file_hashes(folder)]
-        while is_adapter(folder):
-            folder = base_folder(folder)
-            hashes.append(file_hashes(folder))
-        return sha256_json(hashes)
+        return _hash_of(self.folder) if self.hashing is None else self.hashing.result()
 
 
 def find_start(settings: TrainSettings, data: PreparedData) -> Start:
@@ -68,8 +67,31 @@ def find_start(settings: TrainSettings, data: PreparedData) -> Start:
         )
     folder = resolve_base(base)
     config = read_config(folder)
+    hashing = None if settings.dry_run else _hash_in_background(folder)  # a second for 300 MB, beside what follows
     _check_tokenizer(folder, config, data, base)
-    return Start(config, base=str(folder.resolve()) if Path(base).is_dir() else base, folder=folder)
+    return Start(config, base=str(folder.resolve()) if Path(base).is_dir() else base, folder=folder, hashing=hashing)
+
+
+def _hash_in_background(folder: Path) -> Future[str]:
+    """Begin to hash a base model's files; the process does not wait for it when it ends."""
+    found: Future[str] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(_hash_of(folder))
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return found
+
+
+def _hash_of(folder: Path) -> str:
+    hashes = [file_hashes(folder)]
+    while is_adapter(folder):
+        folder = base_folder(folder)
+        hashes.append(file_hashes(folder))
+    return sha256_json(hashes)
 
 
 def _scratch_config(settings: TrainSettings, tokenizer: Tokenizer) -> GPT2Config:

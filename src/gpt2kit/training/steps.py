@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gpt2kit.errors import TrainingError
 from gpt2kit.model.gpt2 import GPT2
-from gpt2kit.model.products import leave_onednn
+from gpt2kit.model.products import GradientMemory, leave_onednn
 from gpt2kit.runtime import derive_seed, release_freed_memory
 from gpt2kit.tokens import Batch, PackedBatches
 from gpt2kit.training.memory import is_out_of_memory
@@ -74,6 +74,8 @@ class StepRunner:
         self.gradient_clip = gradient_clip
         self.on_halved = on_halved
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
+        # A GPU's own allocator keeps its blocks by size, and compiled blocks make their gradients themselves.
+        self._gradient_memory = GradientMemory(self.parameters if device.type == "cpu" else ())
 
     def gradients(
         self, batches: PackedBatches, step: int, *, micro_batch_size: int, loss_scale: float, stop_requested: bool
@@ -122,7 +124,9 @@ class StepRunner:
             rows = slice(start, start + micro_batch_size)
             torch.manual_seed(derive_seed(self.seed, "dropout", step, first_row + start))
             with self.autocast():
-                loss = self.model.loss(**self._tensors(batch, rows), gradient_scale=scale)
+                loss = self.model.loss(
+                    **self._tensors(batch, rows), gradient_scale=scale, gradient_memory=self._gradient_memory
+                )
             (loss * scale).backward()  # type: ignore[no-untyped-call]
             nats += loss.detach()
         return float(nats)
