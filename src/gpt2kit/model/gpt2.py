@@ -11,6 +11,7 @@ Shapes are written behind names:
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -299,11 +300,18 @@ class GPT2(nn.Module):
         if gradient_memory is None:
             embedded_BTD = F.embedding(input_ids_BT, self.transformer.wte.weight)
         else:
-            embedded_BTD = _EmbeddingInPlace.apply(input_ids_BT, self.transformer.wte.weight, gradient_memory)
+            embedded_BTD = _EmbeddingInPlace.apply(  # type: ignore[no-untyped-call]
+                input_ids_BT, self.transformer.wte.weight, gradient_memory
+            )
         x_BTD = self.transformer.drop(embedded_BTD + self.transformer.wpe(position_ids_BT))
+
+        def recomputing() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            """What holds while a block is computed, and computed again: the same operations have to come out."""
+            return nullcontext(), gradients_added_in_place(gradient_memory)
+
         for block in self.transformer.h:
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                x_BTD = checkpoint(block, x_BTD, mask, use_reentrant=False)
+                x_BTD = checkpoint(block, x_BTD, mask, use_reentrant=False, context_fn=recomputing)
             else:
                 x_BTD = block(x_BTD, mask, cache)
         if cache is not None:

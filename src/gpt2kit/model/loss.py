@@ -116,7 +116,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             onednn = by_onednn(h_ND)
             # Two buffers for every chunk: fresh pages for 100 MB cost as much as the product itself.
             size = 0 if onednn else min(CHUNK_TOKENS, N)
-            logits_buffer_CV = torch.empty(size, V, device=h_ND.device, dtype=dtype)
+            logits_buffer_CV = h_ND.new_empty(size, V) if memory is None else memory.scores((size, V), h_ND)
             scores_buffer_CV = logits_buffer_CV if dtype == torch.float32 else logits_buffer_CV.float()
             for start in range(0, N, CHUNK_TOKENS):
                 chunk = slice(start, min(start + CHUNK_TOKENS, N))

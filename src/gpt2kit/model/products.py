@@ -9,6 +9,7 @@ Shapes: N tokens, I input width, O output width.
 
 import contextlib
 import functools
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -37,7 +38,8 @@ class GradientMemory:
     """
 
     def __init__(self, weights: Iterable[Tensor] = ()) -> None:
-        self._memory = {weight: torch.empty_like(weight) for weight in weights if weight.dim() == 2}
+        self._memory = {weight: torch.empty_like(weight) for weight in weights}
+        self._scores = torch.empty(0)
 
     def of(self, weight: Tensor) -> Tensor:
         """The weight's gradient, to be added to; zeros where it has none yet."""
@@ -45,12 +47,28 @@ class GradientMemory:
             weight.grad = self._room(weight).zero_()
         return weight.grad
 
+    def scores(self, shape: tuple[int, int], like: Tensor) -> Tensor:
+        """Room for scores, holding whatever is there, of the type and on the device of `like`."""
+        size = math.prod(shape)
+        if self._scores.numel() < size or self._scores.dtype != like.dtype or self._scores.device != like.device:
+            self._scores = like.new_empty(size)
+        return self._scores[:size].view(shape)
+
     def add_product(self, weight_IO: Tensor, x_NI: Tensor, grad_NO: Tensor) -> None:
         """Add `xᵀ g` to the weight's gradient, which it is where there is none yet: [N, I], [N, O]."""
         if weight_IO.grad is None:
             weight_IO.grad = torch.mm(x_NI.T, grad_NO, out=self._room(weight_IO))
         else:
             weight_IO.grad.addmm_(x_NI.T, grad_NO)
+
+    def gather(self) -> None:
+        """Move the gradients of vectors, which autograd made, to where there is room for them.
+
+        They are small, and would lie between what the backward pass has freed.
+        """
+        for weight, room in self._memory.items():
+            if weight.dim() < 2 and weight.grad is not None and weight.grad is not room:
+                weight.grad = room.copy_(weight.grad)
 
     def _room(self, weight: Tensor) -> Tensor:
         room = self._memory.get(weight)
@@ -167,15 +185,14 @@ def weight_gradient(x_NI: Tensor, grad_NO: Tensor) -> Tensor:
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor, memory: GradientMemory | None) -> Tensor:
-        need_x, need_weight = ctx.needs_input_grad[:2]
-        ctx.save_for_backward(x_NI if need_weight else None, weight_IO if need_x or need_weight else None)
-        ctx.memory = memory
+        ctx.save_for_backward(x_NI if ctx.needs_input_grad[1] else None)
+        ctx.weight_IO, ctx.memory = weight_IO, memory  # the parameter itself: checkpointing detaches what is saved
         return _forward(x_NI, weight_IO, bias_O)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        x_NI, weight_IO = ctx.saved_tensors
+        (x_NI,), weight_IO = ctx.saved_tensors, ctx.weight_IO
         grad_NO = grad_outputs[0].contiguous()
         need_x, need_weight, need_bias, _ = ctx.needs_input_grad
         return (
@@ -189,14 +206,14 @@ class _Linear(torch.autograd.Function):
 class _GELULinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor, memory: GradientMemory | None) -> Tensor:
-        ctx.save_for_backward(x_NI, weight_IO)
-        ctx.memory = memory
+        ctx.save_for_backward(x_NI)
+        ctx.weight_IO, ctx.memory = weight_IO, memory
         return _forward(F.gelu(x_NI, approximate="tanh"), weight_IO, bias_O)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        x_NI, weight_IO = ctx.saved_tensors
+        (x_NI,), weight_IO = ctx.saved_tensors, ctx.weight_IO
         grad_NO = grad_outputs[0].contiguous()
         need_x, need_weight, need_bias, _ = ctx.needs_input_grad
         grad_weight_IO = grad_x_NI = None

@@ -29,6 +29,10 @@ class AdamW:
         self.param_groups = [group | {"lr": 0.0} for group in groups]
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {}
         self._betas = betas
+        # Taken before the first step, or the moments would lie in the gaps between what that step has freed, and the
+        # next one find no room of its sizes. Untouched memory is not there yet.
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        self._room = {parameter: (torch.empty_like(parameter), torch.empty_like(parameter)) for parameter in parameters}
 
     @torch.no_grad()
     def step(self) -> None:
@@ -58,9 +62,10 @@ class AdamW:
 
     def _state_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         if parameter not in self.state:
+            first, second = self._room[parameter]
             self.state[parameter] = {
                 "step": torch.zeros((), dtype=torch.float32),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
+                "exp_avg": first.zero_(),
+                "exp_avg_sq": second.zero_(),
             }
         return self.state[parameter]

@@ -128,6 +128,7 @@ class StepRunner:
                     **self._tensors(batch, rows), gradient_scale=scale, gradient_memory=self._gradient_memory
                 )
             (loss * scale).backward()  # type: ignore[no-untyped-call]
+            self._gradient_memory.gather()
             nats += loss.detach()
         return float(nats)
 
