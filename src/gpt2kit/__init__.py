@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from gpt2kit.model import inspect as inspect
     from gpt2kit.tokens import PreparedData as PreparedData
     from gpt2kit.tokens import PrepareSettings as PrepareSettings
-    from gpt2kit.tokens.prepare import prepare as prepare  # named like its module, which mypy minds
+    from gpt2kit.tokens import prepare as prepare
     from gpt2kit.training import TrainingResult as TrainingResult
     from gpt2kit.training import TrainSettings as TrainSettings
     from gpt2kit.training import train as train

@@ -1,7 +1,7 @@
 """Weights as the kernel reads them: packed into one block of memory, or, quantised, into a file beside the model.
 
 The file `<model>/native/int8.bin` begins with a line of JSON, filled up with blanks to a page: what the weights were
-made from (the size, time and SHA-256 of each file of the model), and the SHA-256 of the block that follows. A file that
+made from (the size, time and SHA-256 of each file of the model), and a hash of the block that follows. A file that
 is damaged, or of other weights, is made anew.
 """
 
@@ -9,6 +9,8 @@ import hashlib
 import json
 import mmap
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from ctypes import CDLL, byref, c_void_p
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,12 +23,13 @@ from gpt2kit.console import warn
 from gpt2kit.errors import DiskError, ModelError
 from gpt2kit.files import PARTIAL_SUFFIX, explained_disk_errors, sha256_file
 from gpt2kit.native.checkpoint import CONFIG, Checkpoint, Shape, tensor_shapes, weight_files
-from gpt2kit.native.library import FORMATS, GROUPS, PANEL, Linear, Weights
+from gpt2kit.native.library import FORMATS, GROUPS, PANEL, Linear, Weights, num_threads
 
 CACHE_FOLDER = "native"
-_VERSION = 2  # of the layout and of the way weights are rounded
+_VERSION = 3  # of the header, the layout and the way weights are rounded
 _PAGE_BYTES = 4096
 _ALIGNMENT_BYTES = 64
+_HASHED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,7 @@ def _keep(path: Path, packed: PackedWeights) -> None:
         "is_tied": packed.is_tied,
         "shape": asdict(packed.shape),
         "sources": sources,
-        "sha256": hashlib.sha256(packed.block.data).hexdigest(),
+        "digest": _digest_of(lambda start, length: packed.block[start : start + length].data, packed.block.size),
     }
     line = json.dumps(header).encode() + b"\n"
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
@@ -226,18 +229,38 @@ def _read_kept(path: Path, folder: Path, weights: Weights) -> PackedWeights | No
             size = max(part.end for part in parts.values())
             if os.fstat(file.fileno()).st_size != start + size:
                 return None
-            file.seek(start)
             # Read, not mapped, so that a page that is never needed (most positions) is not held.
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = _digest_of(lambda begin, length: _read_part(path, start + begin, length), size)
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     block = np.frombuffer(memory, dtype=np.uint8, offset=start)
-    if digest != header["sha256"]:
+    if digest != header["digest"]:
         warn(f"{path}: is damaged, and made anew")
         return None
     hashes = {name: str(about["sha256"]) for name, about in header["sources"].items()}
     return PackedWeights(shape, weights, parts, block, is_tied=is_tied, hashes=hashes)
+
+
+def _read_part(path: Path, start: int, length: int) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        return file.read(length)
+
+
+def _digest_of(part: Callable[[int, int], bytes | memoryview], size: int) -> str:
+    """A hash of the hashes of parts, which threads make at the same time: a text waits for it.
+
+    Args:
+        part: gives, from a place on, so many bytes.
+        size: bytes in all.
+    """
+
+    def of_part(start: int) -> bytes:
+        return hashlib.blake2b(part(start, min(_HASHED_BYTES, size - start))).digest()
+
+    with ThreadPoolExecutor(num_threads()) as threads:
+        return hashlib.blake2b(b"".join(threads.map(of_part, range(0, size, _HASHED_BYTES)))).hexdigest()
 
 
 def _is_of(recorded: dict[str, Any], folder: Path) -> bool:
