@@ -62,7 +62,8 @@ def _measure(load: Callable[[Arguments], Writer], arguments: Arguments) -> dict[
     def task(name: str, tokens: int, work: Callable[[], list[list[int]]], *, repeats: int) -> list[list[int]]:
         """Time a task, once to warm up where it is short; a failure leaves the other tasks as they are."""
         try:
-            seconds, texts = [], work() if repeats > 1 else []
+            seconds: list[float] = []
+            texts = work() if repeats > 1 else []
             while len(seconds) < repeats and sum(seconds) < _ENOUGH_SECONDS:
                 started = time.perf_counter()
                 texts = work()
