@@ -1,15 +1,23 @@
 """The tables of bench-generate."""
 
-from benchmarks.core.page import figure
+from benchmarks.core.page import figure, table
 from benchmarks.core.program import Results, records_of
 from benchmarks.core.rounds import Record
-from benchmarks.core.statistics import spread
+from benchmarks.core.statistics import median_ratio, spread
 from benchmarks.tables.common import GIGA, NOTHING, cell, circumstances, contestants_table, limit, share_cell
 
 _MEGA = 1e6
 _MILLI = 1e3
 # Contestants whose weights have as many bits are compared with each other.
 _CLASSES = {4: "fp32", 1: "8-bit", 0.5: "4-bit"}
+_TASKS = {
+    "single_per_second": "one text",
+    "first_token_seconds": "first token",
+    "prompt_per_second": "prompt",
+    "batch_per_second": "32 texts",
+    "samples_per_second": "samples of one prompt",
+    "cold_seconds": "cold process",
+}
 
 
 def tables(results: Results) -> dict[str, str]:
@@ -44,9 +52,34 @@ def tables(results: Results) -> dict[str, str]:
         "its peak memory, MB",
     ]
     body = f"{circumstances(results)}\n\n{contestants_table(results, header, cells)}"
+    body += (
+        "\n\nThe quicker of gpt2kit's against the best other with weights of as many bits, the median of the ratios "
+        f"within rounds (above 1 gpt2kit is quicker):\n\n{_ratios(results)}"
+    )
     if tasks := _failed_tasks(results):
         body += "\n" + tasks
     return {"generate": body}
+
+
+def _ratios(results: Results) -> str:
+    """How many times as quick as the best other, task by task, for each class of weights."""
+    rows = []
+    for size, name in _CLASSES.items():
+        cells = [name]
+        for key in _TASKS:
+            ours, other = (_best(results, key, size, ours=own) for own in (True, False))
+            if ours is None or other is None:
+                cells.append(NOTHING)
+                continue
+            mine, theirs = ours[1].all(key), other[1].all(key)
+            times = median_ratio(theirs, mine) if _is_time(key) else median_ratio(mine, theirs)
+            cells.append(f"{figure(times)} ({other[0]})")
+        rows.append(cells)
+    return table(["weights", *_TASKS.values()], rows)
+
+
+def _is_time(key: str) -> bool:
+    return key.endswith("_seconds")
 
 
 def _agreement(record: Record, tokens: int) -> str:
@@ -72,7 +105,7 @@ def readme_rows(results: Results) -> list[list[str]]:
             if ours is None or other is None:
                 continue
             (_, mine), (their_name, theirs) = ours, other
-            times = spread(mine.all(key)).median / spread(theirs.all(key)).median
+            times = median_ratio(mine.all(key), theirs.all(key))
             memory = f"{_memory(mine)} against {_memory(theirs)}"
             what_exactly = f"write {what}, {name} weights, tokens/s"
             other_figure = f"{cell(theirs, key)} ({their_name})"
@@ -87,7 +120,8 @@ def _best(results: Results, key: str, size: float, *, ours: bool) -> tuple[str, 
         for name, record in records_of(results).items()
         if record.all(key) and results["weight_bytes"][name] == size and results["contestants"][name]["ours"] == ours
     ]
-    return max(found, key=lambda pair: spread(pair[1].all(key)).median, default=None)
+    choose = min if _is_time(key) else max
+    return choose(found, key=lambda pair: spread(pair[1].all(key)).median, default=None)
 
 
 def _memory(record: Record) -> str:
