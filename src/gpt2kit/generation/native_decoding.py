@@ -72,21 +72,20 @@ def _next_tokens(
 ) -> list[tuple[int, float]]:
     """For the scores behind each text the next token and its log-probability in the model's own distribution."""
     in_kernel = cutoffs is None or not cutoffs.cuts_off
+    forbidden = [penalties.forbidden_after(len(writing.ids)) for _, writing in rows]
     logits = scores = [logits_V for logits_V, _ in rows]
-    if penalties.look_back or not in_kernel:
+    if penalties.look_back or (any(forbidden) and not in_kernel):
         scores = [
             penalised(logits_V, penalties, prompt=writing.job.prompt_ids, text=writing.ids)
-            if penalties.look_back or penalties.forbidden_after(len(writing.ids))
-            else logits_V
             for logits_V, writing in rows
         ]
     keys = [0] * len(rows)
     if cutoffs is not None:
         keys = [derive_seed(writing.job.key, len(writing.ids)) for _, writing in rows]
     if in_kernel:
-        forbidden = [penalties.forbidden_after(len(writing.ids)) for _, writing in rows] if scores is logits else None
         temperature = 0 if cutoffs is None else cutoffs.temperature
-        return engine.choose(logits, scores, keys=keys, temperature=temperature, forbidden=forbidden)
+        still = forbidden if scores is logits else None  # `penalised` has left them out already
+        return engine.choose(logits, scores, keys=keys, temperature=temperature, forbidden=still)
     chosen = []
     for logits_V, scores_V, key in zip(logits, scores, keys, strict=True):
         log_total = log_sum_exp(logits_V)

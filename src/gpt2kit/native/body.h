@@ -48,6 +48,12 @@ INLINE float NAME(sum)(floats v) {
     return total;
 }
 
+/* Of each lane the greater one; `most` where v is no number. */
+INLINE floats NAME(greater)(floats v, floats most) {
+    ints larger = v > most;
+    return (floats)(((ints)v & larger) | ((ints)most & ~larger));
+}
+
 /* The greatest and the sum of all lanes, four at a time: sixteen steps, each waiting for the one before, are slow. */
 INLINE float NAME(greatest_lane)(floats v) {
     float4 parts[LANES / 4];
@@ -113,7 +119,7 @@ INLINE void NAME(finish)(float *y, floats sums, const float *bias, int finish) {
 /* y[tokens][16 panels] = x[tokens][depth] * panels[panels][depth][16]; `tokens`, `panels` and what the latter are of are
  * known to the compiler. The sums may begin with those of earlier inputs, and be put away for later ones:
  * both keep every bit. */
-INLINE void NAME(tile)(int tokens, int panels, int kind, const float *x, int64_t x_stride, const void *weights,
+INLINE void NAME(tile)(int tokens, int panels, enum kind kind, const float *x, int64_t x_stride, const void *weights,
                        int64_t step, int64_t depth, const struct target *to) {
     floats sums[TILE][ALONE * VECTORS];
     UNROLL for (int t = 0; t < tokens; t++)
@@ -297,9 +303,7 @@ static TARGET void NAME(quantise)(struct quantised *q, int64_t token, int64_t to
         floats greatest = {0};
         for (int64_t i = 0; i < size; i += LANES) {
             floats v = load(from + i);
-            floats magnitude = (floats)((ints)v & 0x7fffffff);
-            ints larger = magnitude > greatest;
-            greatest = (floats)(((ints)magnitude & larger) | ((ints)greatest & ~larger));
+            greatest = NAME(greater)((floats)((ints)v & 0x7fffffff), greatest);
         }
         float most = NAME(greatest_lane)(greatest), inverse = most > 1e-30f ? 127 / most : 0;
         ints total = {0};
@@ -341,11 +345,7 @@ static TARGET void NAME(layer_norm)(const float *x, const float *weight, const f
 INLINE void NAME(softmax)(float *scores, int64_t valid, int64_t padded) {
     for (int64_t s = valid; s < padded; s++) scores[s] = scores[0];
     floats most = load(scores);
-    for (int64_t s = LANES; s < valid; s += LANES) {
-        floats v = load(scores + s);
-        ints larger = v > most;
-        most = (floats)(((ints)v & larger) | ((ints)most & ~larger));
-    }
+    for (int64_t s = LANES; s < valid; s += LANES) most = NAME(greater)(load(scores + s), most);
     float greatest = NAME(greatest_lane)(most);
     for (int64_t s = 0; s < valid; s += LANES)
         store(scores + s, NAME(exponential)(load(scores + s) - greatest));
@@ -385,8 +385,8 @@ static TARGET struct NAME(head) NAME(head_of)(const struct call *call, int64_t l
     const enum kind kind = cache_kind(model);
     int64_t row_index = item % call->num_rows, number = item / call->num_rows, D = model->n_embd;
     const struct row *row = &call->rows[row_index];
-    struct NAME(head) head = {row, D / model->n_head, round_up(D / model->n_head, PANEL), (float)model->layers[layer].scale};
-    int64_t K = head.K, first = call->row_starts[row_index];
+    int64_t K = D / model->n_head, first = call->row_starts[row_index];
+    struct NAME(head) head = {.row = row, .K = K, .K16 = round_up(K, PANEL), .scale = (float)model->layers[layer].scale};
     head.q = call->qkv_N3D + first * call->stride_3D + number * K;
     head.out = call->heads_ND + first * call->stride_D + number * K;
     number += layer * model->n_head;

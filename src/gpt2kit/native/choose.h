@@ -11,7 +11,7 @@ static TARGET float NAME(greatest)(const float *x, int64_t V, int64_t *place) {
     for (int64_t i = 0; i < whole; i += LANES, here += LANES) {
         floats v = load(x + i);
         ints larger = v > most;
-        most = (floats)(((ints)v & larger) | ((ints)most & ~larger));
+        most = NAME(greater)(v, most);
         places = (here & larger) | (places & ~larger);
     }
     float greatest = -INFINITY;

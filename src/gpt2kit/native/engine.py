@@ -43,12 +43,8 @@ class TextCache:
         self.capacity = -(-capacity // PANEL) * PANEL
         self.own_capacity = self.capacity - self.num_shared
         heads = (shape.n_layer, shape.n_head)
-        keys = (*heads, self.own_capacity // PANEL, K, PANEL)
-        values = (*heads, -(-K // PANEL), self.own_capacity, PANEL)
-        # One piece of memory, because numpy asks for huge pages from 4 MB on.
-        memory = np.empty(math.prod(keys) + math.prod(values), dtype=engine.cache_type)
-        self.keys = memory[: math.prod(keys)].reshape(keys)
-        self.values = memory[math.prod(keys) :].reshape(values)
+        self.keys = np.empty((*heads, self.own_capacity // PANEL, K, PANEL), dtype=engine.cache_type)
+        self.values = np.empty((*heads, -(-K // PANEL), self.own_capacity, PANEL), dtype=engine.cache_type)
         if source is not None:
             self._copy_the_rest(source)
 
@@ -174,7 +170,6 @@ class NativeEngine:
 
         Returns:
             logits_NV: of the first text's tokens, then those of the second, and so on.
-
         """
         scored = [1] * len(caches) if num_scored is None else num_scored
         logits = self.new_scores(sum(scored)) if into is None else into[: sum(scored)]

@@ -52,8 +52,8 @@ struct model {
     const struct layer *layers;
 };
 
-/* A text's cache: keys[layer][head][S / 16][K][16], values[layer][head][K / 16][capacity][16], float32 or bfloat16. Its first positions may
- * be in another text's cache, laid out in the same way; then its own begins behind them. */
+/* A text's cache: keys[layer][head][S / 16][K][16], values[layer][head][K / 16][capacity][16], float32 or bfloat16. Its
+ * first positions may be in another text's cache, laid out in the same way; then its own begins behind them. */
 struct row {
     void *keys, *values;
     int64_t capacity; /* a multiple of 16 */
