@@ -38,6 +38,7 @@ PROMPT_TOKENS = 32
 LONG_PROMPT_TOKENS = 512
 NUM_PROMPTS = 32
 REFERENCE_TOKENS = 128
+FIRST_TARGETS = "first_targets"  # tokens of gpt2kit's first step, kept beside the losses
 _SHAPES = {"gpt2": (12, 12, 768), "gpt2-xl": (48, 25, 1600)}
 _VOCABULARY = 50_257
 _SEED = 1
@@ -179,7 +180,7 @@ def training_batches(*, context: int, rows: int, steps: int) -> None:
     and those that follow, which have to be full.
     """
     target = batches_file(context=context, rows=rows, steps=steps)
-    if target.exists():
+    if target.exists() and FIRST_TARGETS in expected_losses(context=context, rows=rows, steps=steps):
         return
     import numpy as np
     import torch
@@ -211,6 +212,7 @@ def training_batches(*, context: int, rows: int, steps: int) -> None:
         # transformers predicts the inputs from themselves, so that each row has a target less; its Trainer divides by
         # the number of inputs all the same.
         "shifted": float(nats_BT[:, :-1].sum()) / nats_BT.numel(),
+        FIRST_TARGETS: own.num_targets,
     }
     target.with_suffix(".json").write_text(json.dumps(losses), encoding="utf-8")
 

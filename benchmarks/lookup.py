@@ -10,9 +10,10 @@ import argparse
 import json
 import statistics
 import time
+from typing import Any
 
 import gpt2kit
-from benchmarks.core.machine import machine
+from benchmarks.core.machine import origin
 from benchmarks.core.page import replace_between_markers, table
 from benchmarks.core.places import PAGE, RESULTS, ROOT
 from benchmarks.core.rounds import say
@@ -57,14 +58,17 @@ def main() -> None:
     print(f"\n{table(header, rows)}")
     if arguments.rounds >= 5 and arguments.weights == "fp32":
         RESULTS.mkdir(exist_ok=True)
-        results = {"machine": machine(), "rounds": arguments.rounds, "tokens": TOKENS, "tasks": tasks}
+        settings = {"rounds": arguments.rounds, "tokens": TOKENS, "weights": arguments.weights}
+        results = origin(settings, ("gpt2kit", "numpy")) | {"tasks": tasks}
         (RESULTS / f"{NAME}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         page = replace_between_markers(PAGE.read_text(encoding="utf-8"), NAME, table(header, rows))
         PAGE.write_text(page, encoding="utf-8")
 
 
-def _measure(model: gpt2kit.LanguageModel, name: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """Medians over the rounds, of which the first, unmeasured one warms up; the order changes from round to round."""
+def _measure(model: gpt2kit.LanguageModel, name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Medians over the rounds, and the seconds of each; an unmeasured round before them warms up, and every second one
+    goes the other way round.
+    """
     prompts, temperature = _TASKS[name]
     seconds: dict[bool, list[float]] = {True: [], False: []}
     for number in range(arguments.rounds + 1):
@@ -96,6 +100,8 @@ def _measure(model: gpt2kit.LanguageModel, name: str, arguments: argparse.Namesp
         "times": statistics.median(times),
         "least": min(times),
         "most": max(times),
+        "seconds_with": seconds[True],
+        "seconds_without": seconds[False],
     }
 
 

@@ -36,7 +36,7 @@ def readme_text(text: str, *, read: Callable[[str], Results | None] = read_resul
     """
     found = {name: results for name in BENCHMARKS if (results := read(name)) is not None}
     rows = [row for name, results in found.items() for row in BENCHMARKS[name].readme_rows(results)]
-    header = ["what", "gpt2kit", "the best other", "times", "peak memory"]
+    header = ["what", "gpt2kit", "the other", "times", "peak memory"]
     return replace_between_markers(text, "summary", table(header, rows))
 
 

@@ -18,8 +18,8 @@ _INTRODUCTION = f"""\
 
 Flags work with `_` and with `-`: `--data_dir` and `--data-dir` are the same.
 
-Settings of `prepare`, `train`, `generate`, `chat`, `evaluate`, `compare`, `review`, `tune` and `tokenizer train` come
-from four places; a later one wins:
+Settings of `prepare`, `train`, `generate`, `chat`, `evaluate`, `tasks`, `compare`, `review`, `tune` and `tokenizer
+train` come from four places; a later one wins:
 
 1. the defaults below,
 2. a TOML or JSON file given with `--config`, either flat (`epochs = 2`) or with one table a stage (`[train]`),

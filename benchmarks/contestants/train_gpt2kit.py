@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+from benchmarks.assets import FIRST_TARGETS
 from benchmarks.core.child import Arguments, contestant, report, seconds_since_start
 from benchmarks.core.places import WORK
 
@@ -49,6 +50,7 @@ def _watch(folder: Path, work: Path, arguments: Arguments) -> None:
 
     clock = StepClock(arguments)
     metrics = folder / "training" / "metrics.jsonl"
+    expected = json.loads(Path(arguments["batches"]).with_suffix(".json").read_text(encoding="utf-8"))
     first_loss: float | None = None
     while len(clock.ends) < clock.num_steps:
         time.sleep(_POLL_SECONDS)
@@ -56,7 +58,7 @@ def _watch(folder: Path, work: Path, arguments: Arguments) -> None:
         if len(records) > len(clock.ends):
             clock.tick()
             if len(records) == 1:
-                first_loss, seconds = records[0]["loss"], clock.step_tokens / records[0]["tokens_per_second"]
+                first_loss, seconds = records[0]["loss"], expected[FIRST_TARGETS] / records[0]["tokens_per_second"]
     assert first_loss is not None
     assert clock.first_step_seconds is not None
     clock.begun_seconds = clock.first_step_seconds - seconds

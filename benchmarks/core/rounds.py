@@ -47,7 +47,11 @@ class Record:
 
     def all(self, key: str) -> list[float]:
         """A figure in all rounds that have it."""
-        return [values[key] for values in self.rounds if values.get(key) is not None]
+        return [value for value in self.by_round(key) if value is not None]
+
+    def by_round(self, key: str) -> list[float | None]:
+        """A figure in each round; None where there is none."""
+        return [values.get(key) for values in self.rounds]
 
 
 def in_turn(contestants: Sequence[Contestant], rounds: int) -> Iterator[tuple[int, Contestant]]:

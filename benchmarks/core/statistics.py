@@ -30,12 +30,16 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.median(values), min(values), max(values), len(values))
 
 
-def median_ratio(values: Sequence[float], others: Sequence[float]) -> float:
-    """The median, over rounds, of one contestant's figure divided by another's of the same round.
+def median_ratio(values: Sequence[float | None], others: Sequence[float | None]) -> float:
+    """The median, over rounds that have both, of one contestant's figure divided by another's of the same round.
 
     A machine whose speed drifts changes both alike, so this ratio holds where the ratio of two medians does not.
 
     Raises:
         ValueError: there is no round that both have.
     """
-    return statistics.median(value / other for value, other in zip(values, others, strict=False))
+    pairs = zip(values, others, strict=False)
+    ratios = [value / other for value, other in pairs if value is not None and other is not None]
+    if not ratios:
+        raise ValueError("there is no round that both have")
+    return statistics.median(ratios)

@@ -10,6 +10,7 @@ from benchmarks.core.statistics import median_ratio, spread
 
 GIGA = 1e9
 NOTHING = "\u2013"
+Figures = Sequence[float | None]  # one a round
 _LIMITS = {
     "fp32_flops_per_second": "fp32 matrix rate {} GFLOP/s",
     "bf16_flops_per_second": "bf16 matrix rate {} GFLOP/s",
@@ -39,9 +40,9 @@ def circumstances(results: Results) -> str:
     )
 
 
-def limit(results: Results, key: str) -> list[float]:
+def limit(results: Results, key: str) -> list[float | None]:
     """A limit of the machine, one figure a round."""
-    return Record(results["limits"]).all(key)
+    return Record(results["limits"]).by_round(key)
 
 
 def contestants_table(results: Results, header: Sequence[str], cells: Any) -> str:
@@ -69,11 +70,15 @@ def cell(record: Record, key: str, *, scale: float = 1.0) -> str:
     return with_range(spread(values), scale=scale) if values else NOTHING
 
 
-def ratio_cell(values: Sequence[float], others: Sequence[float], words: str = "{}") -> str:
+def ratio_cell(values: Figures, others: Figures) -> str:
     """The median ratio within rounds, or a dash."""
-    return words.format(figure(median_ratio(values, others))) if values and others else NOTHING
+    return figure(median_ratio(values, others)) if _meet(values, others) else NOTHING
 
 
-def share_cell(values: Sequence[float], limits: Sequence[float]) -> str:
+def share_cell(values: Figures, limits: Figures) -> str:
     """The median share of a limit within rounds, in percent, or a dash."""
-    return f"{median_ratio(values, limits):.0%}" if values and limits else NOTHING
+    return f"{median_ratio(values, limits):.0%}" if _meet(values, limits) else NOTHING
+
+
+def _meet(values: Figures, others: Figures) -> bool:
+    return any(None not in pair for pair in zip(values, others, strict=False))

@@ -11,12 +11,12 @@ _TOKENIZERS = "tokenizers"
 def tables(results: Results) -> dict[str, str]:
     """The parts of docs/benchmarks.md."""
     records = records_of(results)
-    theirs = records.get(_TOKENIZERS, Record()).all("bytes_per_second")
+    theirs = records.get(_TOKENIZERS, Record()).by_round("bytes_per_second")
 
     def cells(_: str, record: Record) -> list[str]:
         return [
             cell(record, "bytes_per_second", scale=1 / _MEGA),
-            ratio_cell(record.all("bytes_per_second"), theirs),
+            ratio_cell(record.by_round("bytes_per_second"), theirs),
             f"{record.rounds[0]['tokens']:,}",
             cell(record, "peak_memory_bytes", scale=1 / GIGA),
             cell(record, "load_seconds"),
@@ -34,6 +34,6 @@ def readme_rows(results: Results) -> list[list[str]]:
     if not (ours.rounds and other.rounds):
         return []
     mine, theirs = (cell(record, "bytes_per_second", scale=1 / _MEGA) for record in (ours, other))
-    times = ratio_cell(ours.all("bytes_per_second"), other.all("bytes_per_second"))
+    times = ratio_cell(ours.by_round("bytes_per_second"), other.by_round("bytes_per_second"))
     memory = " against ".join(cell(record, "peak_memory_bytes", scale=1 / GIGA) + " GB" for record in (ours, other))
     return [["prepare text, MB/s", mine, f"{theirs} (datatrove, which does less)", times, memory]]

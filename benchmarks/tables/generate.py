@@ -26,10 +26,10 @@ def tables(results: Results) -> dict[str, str]:
 
     def cells(name: str, record: Record) -> list[str]:
         read_bytes = results["weight_bytes"][name] * results["parameters"]
-        most = [rate / read_bytes for rate in limit(results, "read_bytes_per_second")]
+        most = [rate and rate / read_bytes for rate in limit(results, "read_bytes_per_second")]
         return [
             cell(record, "single_per_second"),
-            share_cell(record.all("single_per_second"), most),
+            share_cell(record.by_round("single_per_second"), most),
             _agreement(record, tokens),
             cell(record, "first_token_seconds", scale=_MILLI),
             cell(record, "prompt_per_second"),
@@ -71,7 +71,7 @@ def _ratios(results: Results) -> str:
             if ours is None or other is None:
                 cells.append(NOTHING)
                 continue
-            mine, theirs = ours[1].all(key), other[1].all(key)
+            mine, theirs = ours[1].by_round(key), other[1].by_round(key)
             times = median_ratio(theirs, mine) if _is_time(key) else median_ratio(mine, theirs)
             cells.append(f"{figure(times)} ({other[0]})")
         rows.append(cells)
@@ -91,7 +91,9 @@ def _failed_tasks(results: Results) -> str:
     """Why single tasks of contestants have no figure."""
     lines = []
     for name, record in records_of(results).items():
-        found = record.rounds[0] if record.rounds else {}
+        found: dict[str, str] = {}
+        for values in record.rounds:
+            found = values | found
         lines += [f"- {name}, {key.removesuffix('_reason')}: {found[key]}" for key in found if key.endswith("_reason")]
     return "\n".join(lines)
 
@@ -105,8 +107,9 @@ def readme_rows(results: Results) -> list[list[str]]:
             if ours is None or other is None:
                 continue
             (_, mine), (their_name, theirs) = ours, other
-            times = median_ratio(mine.all(key), theirs.all(key))
-            memory = f"{_memory(mine)} against {_memory(theirs)}"
+            times = median_ratio(mine.by_round(key), theirs.by_round(key))
+            # Measured in a process that writes one text.
+            memory = f"{_memory(mine)} against {_memory(theirs)}" if key == "single_per_second" else NOTHING
             what_exactly = f"write {what}, {name} weights, tokens/s"
             other_figure = f"{cell(theirs, key)} ({their_name})"
             rows.append([what_exactly, cell(mine, key), other_figure, figure(times), memory])
@@ -126,4 +129,4 @@ def _best(results: Results, key: str, size: float, *, ours: bool) -> tuple[str, 
 
 def _memory(record: Record) -> str:
     peaks = record.all("cold_peak_memory_bytes")
-    return f"{figure(max(peaks) / GIGA)} GB" if peaks else NOTHING
+    return f"{figure(spread(peaks).median / GIGA)} GB" if peaks else NOTHING

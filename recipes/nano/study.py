@@ -1,8 +1,8 @@
 """The small runs that nano's shape, optimizer and learning rate were chosen by.
 
-Run from the project's folder, after `make nano-data`:
+Run from the project's folder, after `make nano CORPORA=path` has prepared its data:
 
-    .venv/bin/python recipes/nano/study.py optimizer --data_dir data/nano --output_dir results/nano_study
+    .venv/bin/python recipes/nano/study.py optimizer --data_dir data/nano/data --output_dir results/nano_study
 
 Each run is one `gpt2kit train` in a process of its own; a run that is there already is not made again. The table goes
 to stdout, the figures of every run into its folder.

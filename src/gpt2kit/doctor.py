@@ -22,7 +22,7 @@ from gpt2kit.hub import cached_copy
 from gpt2kit.model.gpt2 import GPT2Config
 from gpt2kit.native.library import ISAS, best_isa, load_library
 from gpt2kit.runtime import VERSION, available_memory_bytes, select_device, select_dtype
-from gpt2kit.training.memory import matrix_rate, step_seconds, training_memory_bytes
+from gpt2kit.training.memory import matrix_rate, probabilities_kept, step_seconds, training_memory_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -239,6 +239,7 @@ def examine(*, device: str = "auto", folder: Path | None = None) -> Examination:
     context = _CPU_CONTEXT if chosen.type == "cpu" else _CONTEXT
     available = available_memory_bytes(chosen)
     flops = matrix_rate(chosen, dtype)
+    kept = probabilities_kept(GPT2Config().attn_pdrop, context=context, device=chosen, dtype=dtype)
     read_rate = _read_rate(chosen)
     disk = free_bytes(folder or Path())
     return Examination(
@@ -262,7 +263,7 @@ def examine(*, device: str = "auto", folder: Path | None = None) -> Examination:
             for name, (modules, purpose) in EXTRAS.items()
         ),
         expectations=tuple(
-            _expectation(name, context=context, available=available, flops=flops, read_rate=read_rate)
+            _expectation(name, context=context, available=available, kept=kept, flops=flops, read_rate=read_rate)
             for name in MODELS
         ),
         warnings=tuple(_warnings(chosen, disk)),
@@ -287,12 +288,22 @@ def adapter_parameters(config: GPT2Config) -> int:
     return config.n_layer * _LORA_RANK * 16 * config.n_embd
 
 
-def _expectation(name: str, *, context: int, available: int, flops: float, read_rate: float) -> Expectation:
+def _expectation(
+    name: str, *, context: int, available: int, kept: float, flops: float, read_rate: float
+) -> Expectation:
     layers, heads, width = MODELS[name]
     config = GPT2Config(n_layer=layers, n_head=heads, n_embd=width)
     parameters = count_parameters(config)
     methods = [
-        _method(config, parameters=parameters, trainable=trainable, context=context, available=available, flops=flops)
+        _method(
+            config,
+            parameters=parameters,
+            trainable=trainable,
+            context=context,
+            available=available,
+            kept=kept,
+            flops=flops,
+        )
         for trainable in (parameters, adapter_parameters(config))
     ]
     return Expectation(
@@ -306,7 +317,14 @@ def _expectation(name: str, *, context: int, available: int, flops: float, read_
 
 
 def _method(
-    config: GPT2Config, *, parameters: int, trainable: int, context: int, available: int, flops: float
+    config: GPT2Config,
+    *,
+    parameters: int,
+    trainable: int,
+    context: int,
+    available: int,
+    kept: float,
+    flops: float,
 ) -> Method:
     memory = [
         training_memory_bytes(
@@ -315,7 +333,7 @@ def _method(
             trainable=trainable,
             rows=1,
             context=context,
-            dropout=config.resid_pdrop,
+            kept_probabilities=kept,
             gradient_checkpointing=checkpointing,
         )
         for checkpointing in (False, True)

@@ -152,7 +152,13 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def write_json_lines(path: Path, rows: list[Mapping[str, Any]]) -> None:
     """Write a small JSON-lines file atomically, one object a line."""
-    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))
+    write_atomically(path, "".join(json_line(row) for row in rows))
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """An object as a line of JSON; what is no text, such as half a character, is escaped."""
+    line = json.dumps(row, ensure_ascii=False, default=str) + "\n"
+    return line.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def claim_number(folder: Path, stem: str, suffix: str) -> Path:

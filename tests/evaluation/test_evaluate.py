@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from gpt2kit import EvaluateSettings, PreparedData, PrepareSettings, evaluate, prepare
+from gpt2kit import EvaluateSettings, GenerateSettings, PreparedData, PrepareSettings, evaluate, prepare
 from gpt2kit.cli import main
 from gpt2kit.errors import DataError, Gpt2kitError, UsageError
+from gpt2kit.evaluation.ground import HeldOutChoice, Remarks, find_held_out
 from gpt2kit.evaluation.heldout import choose_split, openings, read_held_out
 from gpt2kit.evaluation.samples import human_texts, read_samples
 from gpt2kit.files import to_json
+from gpt2kit.generation.command import run as generate_into
 from gpt2kit.model import load_model, save_model
+from gpt2kit.tokens import Tokenizer
 
 SMALL = {"num_samples": 6, "sample_tokens": 30, "prompt_words": 6, "device": "cpu", "picture": False}
 
@@ -272,3 +275,57 @@ def test_the_command_prints_tables_or_json(settings, prepared, model_folder, tmp
     assert values["likelihood"]["model"]["perplexity"] > 1
     assert main(arguments) == 0
     assert "bits per byte" in capsys.readouterr().out
+
+
+def test_samples_may_hold_any_line_separator_and_their_writer_is_checked(settings, model_folder, tmp_path):
+    folder, other = model_folder("model"), model_folder("other", seed=1)
+    asked = GenerateSettings(model_dir=str(other), output_dir=tmp_path / "texts", max_new_tokens=12, seed=0)
+    written = next(file for file in generate_into(asked).files if file.suffix == ".jsonl")
+    lines = written.read_text(encoding="utf-8").split("\n")
+    sample = json.loads(lines[1]) | {"text": "one\u2028two\u0085three four"}
+    written.write_text("\n".join([lines[0], json.dumps(sample, ensure_ascii=False), ""]), encoding="utf-8")
+    assert read_samples(written).texts == ["one\u2028two\u0085three four"]
+    found = evaluate(settings(model_dir=str(folder), samples=written))
+    assert any("was written by a model with other files" in line for line in found.warnings)
+    # Their texts are no longer than the run allowed, and stand under prompts of their own.
+    texts = found.values["samples"]["human"]["texts"]
+    tokenizer = Tokenizer.from_folder(folder)
+    assert all(len(tokenizer.encode(text)) <= 12 for text in texts)
+    assert "*human:*" not in found.report.read_text()
+    assert not any("other files" in line for line in evaluate(settings(model_dir=str(other), samples=written)).warnings)
+
+
+def test_one_stretch_of_text_tells_no_difference(settings, model_folder, tmp_path):
+    text = tmp_path / "short.txt"
+    text.write_text("The old king saw the fox.")
+    base = model_folder("base", seed=1)
+    found = evaluate(settings(text=text, compare_with=str(base), num_samples=0))
+    assert any("cannot be told from a single stretch of text" in line for line in found.verdict)
+
+
+def test_a_damaged_curve_is_a_note_and_no_end(settings, model_folder):
+    folder = model_folder()
+    (folder / "training").mkdir()
+    (folder / "training" / "metrics.jsonl").write_text('{"step": 1, "kind": "train"}\n')
+    found = evaluate(settings(model_dir=str(folder), num_samples=0))
+    assert any("the curve of the training is left out" in note for note in found.notes)
+
+
+def test_an_extraction_beyond_the_context_is_said_before_anything_is_measured(settings):
+    with pytest.raises(UsageError, match="are more than the 64 tokens that"):
+        evaluate(settings(extraction=2, extraction_prompt_tokens=(40,), extraction_tokens=30))
+
+
+def test_sections_of_one_book_are_no_documents_of_their_own(settings, tale, tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "book.txt").write_text("\n\n".join(tale(number, sentences=60) for number in range(60)))
+    data = prepare(
+        PrepareSettings(
+            input=tmp_path / "raw", data_dir=tmp_path / "book", from_scratch=True, vocab_size=400, test_fraction=0.3
+        )
+    )
+    held_out = read_held_out(data, "test", max_tokens=10**6, seed=0)
+    assert len(held_out.documents) >= 10
+    remarks = Remarks()
+    find_held_out(data, HeldOutChoice(None, "test", 10**6, 0), trained=[], remarks=remarks)
+    assert any("are sections of 1 document, the rest of which is training text" in line for line in remarks.warnings)

@@ -12,12 +12,13 @@ from gpt2kit import EvaluateSettings, PreparedData, PrepareSettings, evaluate, p
 from gpt2kit.cli import main
 from gpt2kit.errors import DataError, UsageError
 from gpt2kit.evaluation.canaries import count_in_training, draw_secrets, plant_canaries, read_canaries
-from gpt2kit.evaluation.exposure import EXPECTED_BITS, measure_exposure
+from gpt2kit.evaluation.exposure import EXPECTED_BITS, CanaryExposure, Exposure, measure_exposure
 from gpt2kit.evaluation.extraction import draw_excerpts, extract, shortened
 from gpt2kit.evaluation.likelihood import TokenDocument
 from gpt2kit.evaluation.membership import area_under_curve, membership
 from gpt2kit.evaluation.memorisation import TrainingText
-from gpt2kit.evaluation.probes import copied_spans
+from gpt2kit.evaluation.memory_words import memory_verdict
+from gpt2kit.evaluation.probes import Memory, copied_spans
 from gpt2kit.model import GPT2, save_model
 from gpt2kit.runtime import uniform
 
@@ -380,3 +381,19 @@ def test_the_command_plants(tmp_path, capsys):
         f"Note {number}\nThe number of the lock is {secret}." for number in (1, 2)
     ]
     assert main(command) == 2
+
+
+def test_known_canaries_alarm_however_many_there_are():
+    """The bits that 2,000 references can show are fewer than 8 + log2 of eight canaries."""
+    canaries = [CanaryExposure(str(n), 1, 1, 1.0, 0, math.log2(2001), 29.9) for n in range(8)]
+    found = Exposure(canaries, num_references=2000, most_bits=29.9, is_extrapolated=True)
+    [line] = memory_verdict(Memory({}, {}, None, {"model": found}), near_words=20)
+    assert line.startswith("REMEMBERS 8 of 8 planted numbers")
+
+
+def test_two_texts_told_apart_by_chance_are_no_alarm():
+    units = [np.array([[nats, 10.0, 40.0], [nats + 1, 10.0, 40.0]]) for nats in (10.0, 30.0)]
+    apart = membership(*units, base=None, same_tokenizer=True, unit="document", seed=0)
+    assert apart.auc.value == 1.0
+    [line] = memory_verdict(Memory({}, {}, apart, {}), near_words=20)
+    assert line.startswith("Little to tell")

@@ -139,3 +139,19 @@ def test_recites_a_real_book_with_changes(corpora: Path) -> None:
     copy = with_edits(book[len(book) // 2 :].split()[:200], 10)
     [found] = find_near_copies([" ".join(copy)], [TrainingText(book, "book")], shortest=20)
     assert found.num_copied > 0.95 * found.num_words
+
+
+def test_a_core_is_found_though_its_surroundings_are_too_loose() -> None:
+    """Sixteen words alike, and on both sides ten of thirteen: together below 0.8, but not the core."""
+    book = words(2000, seed=1, vocabulary=10**9)
+    changed = list(book[700:850])
+    for start in (700, 713, 726, 739, 752, 781, 794, 807, 820, 833):
+        for place in (start + 10, start + 11, start + 12):
+            changed[place - 700] = f"other{place}"
+    [found] = find_near_copies([" ".join(changed)], training(book), shortest=20)
+    assert found.num_copied >= 16
+    assert all(copied.similarity >= 0.8 for copied in found.copies)
+
+
+def test_vowel_signs_tell_words_apart() -> None:
+    assert len({near_copies.normalised(word) for word in ("का", "कि", "की", "के")}) == 4

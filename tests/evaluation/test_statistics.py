@@ -16,7 +16,7 @@ from gpt2kit.evaluation.statistics import (
 
 
 def test_an_interval_holds_the_ratio_and_is_the_same_for_a_seed():
-    x, n = [30.0, 42.0, 25.0, 61.0, 17.5, 44.2], [10, 14, 9, 20, 6, 13]
+    x, n = [30.0, 42.0, 25.0, 61.0, 17.5, 44.2] * 2, [10, 14, 9, 20, 6, 13, 11, 13, 8, 21, 6, 14]
     low, high = ratio_interval(x, n, seed=0)
     assert low < sum(x) / sum(n) < high
     assert ratio_interval(x, n, seed=0) == (low, high)
@@ -139,3 +139,23 @@ def test_thousands_of_units_are_taken_together():
     ratio = nats.sum() / tokens.sum()
     error = np.sqrt(((nats - ratio * tokens) ** 2).sum()) / tokens.sum()
     assert ratio_interval(nats, tokens, seed=0) == pytest.approx((ratio - 1.96 * error, ratio + 1.96 * error), abs=2e-3)
+
+
+def test_few_units_with_two_alike_give_no_wild_bounds():
+    """Of three, a resample of the two that are alike has next to no error: its t once was the bound."""
+    nats, tokens = [300.0, 301.0, 350.0], [100.0] * 3
+    low, high = ratio_interval(nats, tokens, seed=0)
+    half = student_quantile(2) * np.std([3.0, 3.01, 3.5], ddof=1) / 3**0.5
+    assert (low, high) == pytest.approx((3.17 - half, 3.17 + half), rel=1e-6)
+
+
+def test_units_of_something_in_nothing_have_no_upper_end():
+    """Texts of forty words, of which three finish a sentence: 133 words a sentence lie beyond each text's own ratio."""
+    figure = ratio_figure([40.0] * 10, [1.0] * 3 + [0.0] * 7, seed=0)
+    assert figure.value == pytest.approx(400 / 3)
+    assert figure.interval[0] < figure.value < figure.interval[1]
+
+
+def test_shares_of_fewer_than_five_units_have_no_interval():
+    assert mean_figure([1.0, 2.0, 4.0, 3.0], seed=0).interval is None
+    assert mean_figure([1.0, 2.0, 4.0, 3.0, 5.0], seed=0).interval is not None

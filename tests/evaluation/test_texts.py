@@ -9,7 +9,7 @@ from gpt2kit.evaluation.coherence import SentenceSpace, coherence, passages, shu
 from gpt2kit.evaluation.memorisation import TrainingText
 from gpt2kit.evaluation.texts import TextReport, TextSet, cut_alike, measure_texts
 from gpt2kit.evaluation.verdict import text_verdict
-from gpt2kit.evaluation.words import split_sentences
+from gpt2kit.evaluation.words import split_sentences, split_words
 
 TOPICS = {
     "sea": "ship sail captain storm wave harbour sailor anchor island whale".split(),
@@ -144,3 +144,7 @@ def test_no_texts_at_all():
     assert report.compared_texts == 0
     assert "distinct_1" not in report.sets["model"].figures
     assert text_verdict(report, copy_words=8) == ["Its texts are 0 words long."]
+
+
+def test_marks_belong_to_their_letters_and_underscores_to_no_word():
+    assert split_words("हिन्दी, e\u0301te\u0301 _very_ don't") == ["हिन्दी", ",", "e\u0301te\u0301", "very", "don't"]

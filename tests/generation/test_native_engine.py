@@ -245,3 +245,27 @@ def test_weights_can_be_chosen_for_a_text(model_folder: Path) -> None:
     assert generate(model, ["The king"], settings) == generate(
         load(model_folder, weights="int8"), ["The king"], settings
     )
+
+
+@needs_kernel
+def test_texts_of_one_prompt_with_a_forbidden_token_are_those_of_the_texts_alone(nano: Path) -> None:
+    """They share the scores behind the prompt, in which each thread blots out end-of-text for a while."""
+    settings = GenerateSettings(nsamples=64, max_new_tokens=1, min_new_tokens=1, temperature=1, top_p=1, seed=3)
+    model = load(nano, engine="native")
+    for _ in range(5):
+        together = generate(model, ["Once upon a time"], settings)
+        alone = generate(model, ["Once upon a time"], settings.model_copy(update={"batch_size": 1}))
+        assert [(s.ids, s.logprob) for s in together] == [(s.ids, s.logprob) for s in alone]
+
+
+@needs_kernel
+def test_rounded_weights_for_one_text_are_not_those_of_the_next(nano: Path) -> None:
+    model = load(nano)
+    settings = GenerateSettings(max_new_tokens=30, seed=1)
+    [first] = generate(model, ["The king"], settings)
+    generate(model, ["The king"], settings.model_copy(update={"weights": "int8"}))
+    assert generate(model, ["The king"], settings) == [first]
+    assert generate(model, ["The king"], settings.model_copy(update={"weights": "fp32"})) == [first]
+    rounded = load(nano, weights="int8")
+    assert generate(rounded, ["The king"], settings.model_copy(update={"weights": "fp32"})) == [first]
+    assert rounded._network is None  # by the native engine

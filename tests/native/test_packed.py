@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from gpt2kit.errors import ModelError
 from gpt2kit.files import sha256_file
 from gpt2kit.model import GPT2
+from gpt2kit.native import packed
 from gpt2kit.native.checkpoint import Checkpoint, UnsupportedError, can_read
 from gpt2kit.native.engine import NativeEngine, TextCache
 from gpt2kit.native.library import load_library
@@ -146,3 +147,42 @@ def test_weights_that_are_not_numbers(copy: Path) -> None:
     rows = list(engine.read([TextCache(engine, 8)], [[1, 2, 3]]))
     with pytest.raises(ModelError, match="not numbers"):
         engine.choose(rows, rows, keys=[0], temperature=0)
+
+
+def test_a_model_that_is_replaced_while_it_is_packed_is_packed_again(
+    copy: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a training that saves a better model: the old weights once were kept under the new file's hash."""
+    change_weights(copy, lambda weights: {name: tensor * 2 for name, tensor in weights.items()})
+    pack = packed._pack
+
+    def replaced(*arguments, **options):
+        found = pack(*arguments, **options)
+        if not (copy / "again").exists():
+            (copy / "again").touch()
+            shutil.copy(folder / "model.safetensors", copy / "model.safetensors")
+        return found
+
+    monkeypatch.setattr(packed, "_pack", replaced)
+    found = scores(copy, weights="int8")
+    assert np.array_equal(found, scores(folder, weights="int8"))
+    assert np.array_equal(scores(copy, weights="int8"), found)
+
+
+def test_kept_weights_of_another_shape_are_not_taken(copy: Path) -> None:
+    expected = scores(copy, weights="int8")
+    path = copy / "native" / "int8.bin"
+    heads = json.loads(path.read_bytes().partition(b"\n")[0])["shape"]["n_head"]
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"n_head": %d' % heads, b'"n_head": 8', 1).ljust(len(data)))
+    assert np.array_equal(scores(copy, weights="int8"), expected)
+
+
+def test_a_vector_that_holds_no_number_is_named(copy: Path) -> None:
+    def spoil(weights: dict) -> dict:
+        weights["transformer.ln_f.bias"][0] = float("nan")
+        return weights
+
+    change_weights(copy, spoil)
+    with pytest.raises(ModelError, match=r"transformer\.ln_f\.bias holds numbers that are infinite or none"):
+        NativeEngine(copy, weights="int8")

@@ -141,3 +141,17 @@ def test_without_a_report_it_says_how_to_make_one(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="make one with `gpt2kit compare`"):
         review(ReviewSettings(terminal=True, rater="Ann"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_has_seen_the_results_in_the_terminal_is_asked_no_more(report, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda _: "1")
+    values = {"inputs": (report,), "database": tmp_path / "review.db", "terminal": True, "rater": "Ann"}
+    assert review(ReviewSettings(**values, num_pairs=2)).results.num_judgements == 2
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("asked again"))
+    assert review(ReviewSettings(**values, num_pairs=9)).results.num_judgements == 2
+
+
+@pytest.mark.parametrize("url", ["review.example.org", "ftp://review.example.org", "https://review.example.org/path"])
+def test_a_public_url_is_an_address(url):
+    with pytest.raises(UsageError, match="should be like https://review"):
+        ReviewSettings(public_url=url)

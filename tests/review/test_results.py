@@ -74,7 +74,7 @@ def test_a_winner_of_all_is_better_but_nobody_knows_by_how_much():
     found = results(pairs + more_pairs, judgements + more_judgements)
     match = found.matches[0]
     assert match.difference is None
-    assert not match.is_clear
+    assert match.is_clear  # by the sign test over twelve prompts, p = 2 / 4096
     assert match.win_rate.value == 1.0
     lines = found.statements()
     assert any(line.startswith("a won all of its 12 judgements against b: better, but how much") for line in lines)
@@ -106,3 +106,26 @@ def test_nothing_yet():
     found = results(pairs, [])
     assert found.statements() == ["There are no judgements yet."]
     assert results_text(found)
+
+
+def test_a_few_wins_in_a_row_are_chance():
+    pairs, judgements = judged("a", "b", "+++")
+    found = results(pairs, judgements)
+    assert found.matches[0].corrected_p == 0.25
+    assert not found.matches[0].is_clear
+    words = "a won all of its 3 judgements against b so far, which are too few to rule out chance."
+    assert found.statements()[0] == words
+
+
+def test_what_is_not_clear_needs_more_judgements():
+    """By Student's quantile, as the test is made: once it was "about 0 more"."""
+    pairs, judgements = [], []
+    for prompt, wins in enumerate((4, 4, 3)):
+        for turn in range(5):
+            number = 5 * prompt + turn
+            pairs.append(TextPair(number, prompt, f"prompt {prompt}", "a", "b", "one", "two"))
+            choice = "left" if turn < wins else "right"
+            judgements.append(Judgement(f"person {turn}", number, number, True, choice, 1.0, "2026-01-01"))
+    match = results(pairs, judgements).matches[0]
+    assert not match.is_clear
+    assert match.more_judgements > 5

@@ -324,3 +324,23 @@ def test_keys_mouse_and_phone_in_a_real_browser(served, chromium):
     wait_for("Results")
     assert "gamma" in chromium.find_element(By.TAG_NAME, "main").text
     server.end()
+
+
+def test_behind_a_proxy_that_speaks_https(served):
+    server = served("--public_url", "https://Review.example.org")
+    ann = Browser(server.port)
+    names = {"Host": "review.example.org", "Origin": "https://review.example.org"}
+    assert ann.ask("GET", "/", Host="review.example.org").status == 200
+    fields = {"token": ann.field("token"), "name": "Ann"}
+    assert ann.ask("POST", "/enter", fields, **names | {"Origin": "https://evil.example"}).status == 403
+    answer = ann.ask("POST", "/enter", fields, **names)
+    assert answer.status == 303
+    assert "secure" in answer.headers["Set-Cookie"].lower()
+
+
+def test_any_address_of_this_machine_is_known(served):
+    server = served("--host", "127.0.0.2")
+    connection = http.client.HTTPConnection("127.0.0.2", server.port, timeout=30)
+    connection.request("GET", "/")
+    assert connection.getresponse().status == 200
+    connection.close()

@@ -124,3 +124,10 @@ def test_wrong_inputs_are_said(tmp_path):
         read_contestants([Path("a.jsonl"), Path("a.jsonl")], with_human=False)
     with pytest.raises(UsageError, match=r"INPUTS .*a\.jsonl: cannot be read"):
         read_contestants([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], with_human=False)
+
+
+def test_a_text_of_nothing_is_judged():
+    texts = {"a": ["", "two words"], "b": ["some words", "one two"]}
+    sets = {name: TextSet(name, of_name, prompts=["p", "q"]) for name, of_name in texts.items()}
+    first = make_pairs(sets, same_length=True).pairs[0]
+    assert (first.first_text, first.second_text) == ("", "some words")

@@ -176,3 +176,13 @@ def test_queries_keys_and_values_are_orthogonalised_apart() -> None:
     Muon([], [joint], learning_rate=1.0, weight_decay=0.0, dtype=torch.float32).step()
     Muon(apart, [], learning_rate=1.0, weight_decay=0.0, dtype=torch.float32).step()
     torch.testing.assert_close(joint.detach(), torch.cat([p.detach() for p in apart], dim=1), atol=1e-5, rtol=1e-4)
+
+
+def test_restored_moments_take_no_memory_of_their_own() -> None:
+    model = tiny_model()
+    optimizers = tiny_optimizers(model)
+    take_steps(model, optimizers, 1)
+    before = {name: tensor.data_ptr() for name, tensor in optimizers.tensors().items() if "exp_avg" in name}
+    optimizers.restore({name: tensor.clone() for name, tensor in optimizers.tensors().items()})
+    after = {name: tensor.data_ptr() for name, tensor in optimizers.tensors().items() if "exp_avg" in name}
+    assert after == before

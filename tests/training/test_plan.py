@@ -71,18 +71,18 @@ def test_from_scratch_the_rate_goes_by_the_optimizer() -> None:
 
 
 def test_memory_grows_with_rows_and_shrinks_with_checkpointing() -> None:
-    def memory(rows: int, *, gradient_checkpointing: bool = False, dropout: float = 0.0) -> int:
+    def memory(rows: int, *, gradient_checkpointing: bool = False, kept_probabilities: float = 0.0) -> int:
         return training_memory_bytes(
             GPT2Config(),
             parameters=124_439_808,
             trainable=124_439_808,
             rows=rows,
             context=1024,
-            dropout=dropout,
+            kept_probabilities=kept_probabilities,
             gradient_checkpointing=gradient_checkpointing,
         )
 
-    assert memory(1) < memory(2) < memory(2, dropout=0.1)
+    assert memory(1) < memory(2) < memory(2, kept_probabilities=0.6)
     assert memory(8, gradient_checkpointing=True) < memory(8) / 2
     assert memory(1) > 16 * 124_439_808
 
@@ -110,7 +110,7 @@ def test_on_a_cpu_rows_are_few_where_each_takes_much_memory(shape: dict[str, int
             trainable=10,
             rows=rows,
             context=context,
-            dropout=0.0,
+            kept_probabilities=0.0,
             gradient_checkpointing=False,
         )
 

@@ -116,3 +116,13 @@ def test_interventions_come_back(tmp_path: Path) -> None:
     path.write_text(json.dumps([{"bad": 1}]), encoding="utf-8")
     with pytest.raises(ModelError, match="is damaged"):
         read_interventions(path)
+
+
+def test_new_checkpoints_stay_though_later_ones_that_are_damaged_lie_there(tmp_path: Path) -> None:
+    for step in (110, 120):
+        (write(tmp_path, step) / "model.safetensors").write_bytes(b"damaged")
+    assert latest_checkpoint(tmp_path) is None
+    write(tmp_path, 12)
+    checkpoint = latest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.state.step == 12

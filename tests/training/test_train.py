@@ -291,3 +291,26 @@ def test_validations_are_told_and_an_exception_leaves_the_run_to_go_on(settings:
     assert told[-1][0] == 12
     assert result.status == "finished"
     assert result.validation_loss == min(loss for _, loss in told)
+
+
+def test_steps_without_an_answer_teach_nothing_and_judge_nothing(settings: Make, tmp_path: Path) -> None:
+    """Long prompts and short completions: most rows hold no target. From their loss of 0 others once "jumped"."""
+    (tmp_path / "raw").mkdir()
+    rows = [
+        {"prompt": f"The old king of {number} saw the river. " * 30, "completion": f"He loved the fox {number}."}
+        for number in range(60)
+    ]
+    (tmp_path / "raw" / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = prepare(
+        PrepareSettings(
+            input=tmp_path / "raw",
+            data_dir=tmp_path / "pairs",
+            from_scratch=True,
+            vocab_size=400,
+        )
+    )
+    result = train(settings(data_dir=data.folder, batch_size=1, max_steps=40, eval_every=20, packing="run_on"))
+    assert result.status == "finished"
+    assert records(result.model_dir, "event") == []
+    assert 0 < len(losses(result)) < 40
+    assert min(losses(result)) > 0

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from gpt2kit import PreparedData, PrepareSettings, TrainSettings, TuneSettings, 
 from gpt2kit.cli import main
 from gpt2kit.errors import TrainingError, UsageError
 from gpt2kit.model import GPT2, GPT2Config, save_model
+from gpt2kit.training.plan import make_validation_batches
 from gpt2kit.tuning.objective import Ground, Report
 from gpt2kit.tuning.space import Choice, Range, Space
 from gpt2kit.tuning.study import SEARCH, TrialStore, TuningFolder, values_of
@@ -279,3 +281,72 @@ def test_settings_for_the_other_search_are_said_to_do_nothing(
 ) -> None:
     tune(settings(trials=1, num_samples=9))
     assert "warning: --num_samples has no effect with --what training" in capsys.readouterr().err
+
+
+class Poisoned(Bowl):
+    """Values below 1 are wrong in a way that only the trial finds out."""
+
+    def measure(self, values: Mapping[str, Any], *, seed: int, folder: Path, report: Report) -> float:
+        if values["x"] < 1:
+            raise UsageError("--x is too small")
+        return super().measure(values, seed=seed, folder=folder, report=report)
+
+
+def test_values_that_do_not_go_fail_their_trial_and_not_the_search(store: TrialStore, settings: Make) -> None:
+    bowl = Poisoned()
+    store.enqueue({"x": 9.0}, bowl.examine().space, role="defaults")
+    store.enqueue({"x": 0.5}, bowl.examine().space)
+    search(store, bowl, settings(), limit=4)
+    assert [trial.user_attrs["ended"] for trial in store.finished()][1] == "failed: --x is too small"
+    assert len(store.finished()) == 4
+    store.enqueue({"x": 0.5}, bowl.examine().space, role="defaults")
+    with pytest.raises(UsageError, match="too small"):
+        search(store, bowl, settings(), limit=5)
+
+
+def test_a_trial_that_is_killed_again_and_again_is_given_up(store: TrialStore) -> None:
+    space: Space = {"x": Range(0.0, 10.0)}
+    store.enqueue({"x": 5.0}, space)
+    for _ in range(2):
+        store.ask(space, limit=None)
+        store.take_up(space)
+    stopped = store.ask(space, limit=None)
+    assert stopped is not None
+    stopped.set_user_attr("stopped", True)  # by Ctrl-C, which does not count
+    store.take_up(space)
+    assert len(store.trials("WAITING")) == 1
+    store.ask(space, limit=None)
+    store.take_up(space)
+    assert store.trials("WAITING") == []
+
+
+def test_fewer_repeats_leave_out_those_that_wait(store: TrialStore, settings: Make) -> None:
+    for seed in (1, 2, 3):
+        store.enqueue({"x": 5.0}, {}, role="best", seed=seed)
+    store.forget_waiting([1, 2])
+    bowl = Bowl()
+    work(bowl, store, settings(), space={}, limit=None, deadline=None)
+    assert [trial.user_attrs["seed"] for trial in store.finished()] == [1, 2]
+
+
+def test_batches_of_any_size_begin_with_the_same_validation_rows(settings: Make, tmp_path: Path) -> None:
+    """Of a split that is larger than what is measured; rows were once spread evenly over its batches."""
+    (tmp_path / "raw").mkdir()
+    for number in range(60):
+        (tmp_path / "raw" / f"{number}.txt").write_text(f"The king of {number} saw the river and the old fox. " * 12)
+    data = prepare(
+        PrepareSettings(
+            input=tmp_path / "raw",
+            data_dir=tmp_path / "large",
+            from_scratch=True,
+            vocab_size=400,
+            validation_fraction=0.5,
+        )
+    )
+    made = [
+        make_validation_batches(TrainSettings(data_dir=data.folder), data, context=32, batch_size=size)
+        for size in (4, 8)
+    ]
+    first = np.concatenate([made[0].batch(step).input_ids_BT for step in range(6)])
+    second = np.concatenate([made[1].batch(step).input_ids_BT for step in range(3)])
+    np.testing.assert_array_equal(first, second)

@@ -69,13 +69,21 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError) and error.strerror:
         named = f"{error.filename}: " if error.filename is not None else ""
         return f"error: {named}{error.strerror[:1].lower()}{error.strerror[1:]}", EXIT_FAILURE
-    if isinstance(error, MemoryError):
+    if _is_out_of_memory(error):
         return "error: out of memory; `gpt2kit doctor` tells what fits on this machine", EXIT_FAILURE
     what = str(error).strip().partition("\n")[0]
     return (
         f"error: {type(error).__name__}: {what or 'no message'} (this is a bug in gpt2kit: run the same command again "
         "with --debug, and report what it prints)"
     ), EXIT_FAILURE
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from gpt2kit.training.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _usage_message(error: click.ClickException) -> str:

@@ -170,17 +170,24 @@ class _Run:
         )
 
     def _warn_of_size(self, likelihood: Likelihood, pairs: Sequence[Pair], texts: TextReport | None) -> None:
-        num_units = pairs[0].difference.num_units
+        # Models of different tokenizers are compared by documents, however few there are.
+        units = {}
+        for pair in pairs:
+            unit = "document" if pair.difference.perplexity_drop is None else likelihood.unit
+            units[pair.difference.num_units, unit] = pair
         if likelihood.num_documents < FEWEST_UNITS:
+            over = " or ".join(f"{number} {unit}{'s' * (number > 1)}" for number, unit in units)
             self.remarks.warn(
-                f"held-out documents: only {likelihood.num_documents}. Differences are taken over {num_units} "
-                f"{likelihood.unit}s, which say nothing about other documents"
+                f"held-out documents: only {likelihood.num_documents}. Differences are taken over {over}, which say "
+                "nothing about other documents"
             )
-        if smallest_p(num_units, len(pairs)) > 0.05:
-            self.remarks.warn(
-                f"with {num_units} {likelihood.unit}s and {len(pairs)} pairs of models no difference can come out "
-                "clear; measure on more text, or compare fewer models"
-            )
+        for (number, unit), pair in units.items():
+            if smallest_p(number, len(pairs)) > 0.05:
+                whose = "" if len(units) == 1 else f" such as that of {pair.first} and {pair.second}"
+                self.remarks.warn(
+                    f"with {number} {unit}{'s' * (number > 1)} and {len(pairs)} pairs of models no difference{whose} "
+                    "can come out clear; measure on more text, or compare fewer models"
+                )
         if texts is not None and texts.compared_texts < FEWEST_TEXTS:
             self.remarks.warn(
                 f"figures on n-grams are made of only {texts.compared_texts} texts of each model and are rough; raise "

@@ -41,7 +41,7 @@ class CompareSettings(Settings):
         None,
         ge=1,
         le=65536,
-        description="Tokens a prediction may look back on, at most. Default: what the model with the smallest can.",
+        description="Tokens a prediction may look back on, at most. Default: the smallest context of the models.",
     )
     stride: int | None = Field(
         None,

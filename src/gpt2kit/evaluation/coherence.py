@@ -222,7 +222,7 @@ def space_of_training_text(data: PreparedData, *, seed: int) -> SentenceSpace:
         DataError: there is too little training text.
     """
     size = int(data.manifest["splits"]["train"].get("num_bytes") or 1)
-    share = 2 * _SPACE_CHARACTERS / size
+    share = _SPACE_CHARACTERS / size  # of pieces from all over it
     chosen = (
         each.text
         for number, each in enumerate(training_texts(data))

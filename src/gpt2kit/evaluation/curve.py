@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt2kit.errors import DataError
 from gpt2kit.files import read_json_lines
 from gpt2kit.training.monitor import METRICS
 
@@ -41,14 +42,18 @@ def read_curve(model_folder: Path) -> Curve | None:
     train: list[tuple[int, float]] = []
     validation: list[tuple[int, float]] = []
     events: list[tuple[int, str]] = []
-    for record in read_json_lines(model_folder / "training" / METRICS):
-        step, kind = int(record["step"]), record["kind"]
-        if kind == "train" and math.isfinite(record["loss"]):
-            train.append((step, float(record["loss"])))
-        elif kind == "validation" and math.isfinite(record["validation_loss"]):
-            validation.append((step, float(record["validation_loss"])))
-        elif kind == "event":
-            events.append((step, str(record["reason"])))
+    path = model_folder / "training" / METRICS
+    for record in read_json_lines(path):
+        try:
+            step, kind = int(record["step"]), record["kind"]
+            if kind == "train" and math.isfinite(record["loss"]):
+                train.append((step, float(record["loss"])))
+            elif kind == "validation" and math.isfinite(record["validation_loss"]):
+                validation.append((step, float(record["validation_loss"])))
+            elif kind == "event":
+                events.append((step, str(record["reason"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: holds a record that is none of a training: {str(record)[:80]}") from error
     if not train and not validation:
         return None
     size = max(math.ceil(len(train) / _MOST_POINTS), 1)

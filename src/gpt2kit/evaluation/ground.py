@@ -9,7 +9,7 @@ from gpt2kit.console import say, warn
 from gpt2kit.errors import DataError, MissingExtraError, UsageError
 from gpt2kit.evaluation.coherence import SentenceSpace, space_of_training_text
 from gpt2kit.evaluation.heldout import HeldOut, choose_split, read_held_out, read_text_file
-from gpt2kit.evaluation.likelihood import Protocol
+from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Protocol
 from gpt2kit.evaluation.models import ModelRecord
 from gpt2kit.tokens import PreparedData
 
@@ -92,13 +92,20 @@ def find_held_out(
             f"measured on {drawn:,} of {held_out.num_documents_in_all:,} held-out documents, drawn by the seed "
             f"(--max_tokens {choice.max_tokens:,})"
         )
+    num_origins = len({piece.document for piece in held_out.opening_pieces})
+    if num_origins < FEWEST_UNITS <= drawn:
+        remarks.warn(
+            f"the {drawn} held-out texts are sections of {num_origins} document{'s' * (num_origins > 1)}, the rest of "
+            "which is training text: intervals say nothing about other documents"
+        )
     for record in trained:
         if record.trained_on is None:
             continue
         if record.trained_on != data.manifest["fingerprint"]:
+            copies = ", and copies are looked for in a text it did not learn from" if record.role == "model" else ""
             remarks.warn(
-                f"{record.name} was trained on other data than {data.folder} holds now: it may have seen this "
-                "held-out text, and copies are looked for in a text it did not learn from"
+                f"{record.name} was trained on other data than {data.folder} holds now: it may have seen this held-out "
+                f"text{copies}"
             )
         elif split == "validation":
             remarks.note(

@@ -18,6 +18,7 @@ _RECITES_SHARE = 0.05  # of words, more than humans
 _FEWEST_EXTRACTED = 0.01  # of sequences
 _LARGE_GAP_NATS = 0.3  # per token, more than in the base model's eyes: training text is 1.35 times as probable
 _TELLING_AUC = 0.7
+_ORDERS = 40  # one in forty is the 2.5% that a 95% interval leaves out on a side
 _STANDS_OUT_BITS = 8.0  # happens to one unplanted number in 256
 _REMEDY = "Train for fewer epochs, on more text, or without passages that come again and again."
 _SHARE = Metric("", "", is_share=True)
@@ -106,8 +107,12 @@ def _membership(found: Membership) -> str:
     if found.calibrated_auc is not None:
         figures += f", beside the other model's with {found.calibrated_auc.value:.2f}"
     figures += " (0.5 is guessing)"
-    is_clear = found.gap.interval is None or found.gap.interval[0] > 0
-    told = attack.value > _TELLING_AUC and (attack.interval is None or attack.interval[0] > 0.5)
+    is_clear = found.gap.interval is not None and found.gap.interval[0] > 0
+    if attack.interval is None:  # they separate perfectly, which happens by chance once in so many orders of them
+        is_sure = math.comb(found.num_members + found.num_others, found.num_members) >= _ORDERS
+    else:
+        is_sure = attack.interval[0] > 0.5
+    told = attack.value > _TELLING_AUC and is_sure
     if (own_gap > _LARGE_GAP_NATS and is_clear) or told:
         return f"KNOWS ITS TRAINING TEXT: {figures}. {_REMEDY}"
     return f"Little to tell training from held-out text by: {figures}."
@@ -117,8 +122,10 @@ def _exposure(found: Exposure) -> str:
     planted = found.planted
     if not planted:
         return "None of the canaries stands in its training text: nothing can be said about them."
-    # The more canaries, the likelier one stands out by chance.
-    limit = _STANDS_OUT_BITS + math.log2(len(planted))
+    # The more canaries, the likelier one stands out by chance. What no reference number comes near stands out in any
+    # case: more bits than that cannot be counted.
+    most = max(math.log2(found.num_references + 1), _STANDS_OUT_BITS)
+    limit = min(_STANDS_OUT_BITS + math.log2(len(planted)), most) - 1e-9
     known = [each for each in planted if each.sampled_bits >= limit]
     control = found.control_mean_bits
     usual = (

@@ -30,14 +30,16 @@ import numpy.typing as npt
 
 from gpt2kit.console import Progress
 from gpt2kit.evaluation.memorisation import TrainingText, batches_of_texts
+from gpt2kit.evaluation.words import MARKS
 
 SHORTEST_NEAR_WORDS = 12
 SMALLEST_SIMILARITY = 0.8
 _SEED_WORDS = 4
 _BAND = 4  # words that the two may be apart; in a stretch of 20 words, 4 edits are 0.8
 _WIDE_BAND = 8  # likewise while an alignment grows: edits add up
-_EDIT_COST = 3
-_GIVE_UP = 4 * _EDIT_COST  # four edits running end an alignment
+# An alignment may lose a little on the way to a further stretch alike; with the second cost it never falls below 0.8.
+_EDIT_COSTS = (3, 4)
+_GIVE_UP = 4  # edits running end an alignment
 _MOST_ALIGNED = 50  # places of the training text that are tried for one word of a text
 _REMEMBERED = 64  # alignments just made, that a place may lie in
 _PLACES_AT_ONCE = 20_000
@@ -134,8 +136,8 @@ def near_copies_of(
 
 
 def normalised(word: str) -> str:
-    """The letters and digits of a word, in one case; may be empty."""
-    return "".join(filter(str.isalnum, word.casefold()))
+    """The letters (with the marks on them) and digits of a word, in one case; may be empty."""
+    return "".join(sign for sign in word.casefold() if sign.isalnum() or sign in MARKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,26 +306,35 @@ class _Search:
 
     def _align(self, block: _Block, here: int, there: int) -> tuple[int, int, int, int]:
         """Let an alignment grow from a shared run; returns its first and last places in the block and the texts."""
-        text, around = self._ids_T, block.ids_W
-        reach = _MARGIN_WORDS
-        right = _extend(
-            text[there + _SEED_WORDS : there + _SEED_WORDS + reach].tolist(),
-            around[here + _SEED_WORDS : here + _SEED_WORDS + reach].tolist(),
-        )
-        left = _extend(
-            text[max(there - reach, 0) : there][::-1].tolist(), around[max(here - reach, 0) : here][::-1].tolist()
-        )
-        start, end = there - left[0], there + _SEED_WORDS + right[0]
-        first, last = here - left[1], here + _SEED_WORDS + right[1]
-        edits = left[2] + right[2]
-        similarity = 1 - edits / max(end - start, last - first)
+        for edit_cost in _EDIT_COSTS:
+            grown, edits = self._grow(block, here, there, edit_cost=edit_cost)
+            first, last, start, end = grown
+            similarity = 1 - edits / max(end - start, last - first)
+            if end - start < self._shortest or similarity >= SMALLEST_SIMILARITY - 1e-9:
+                break
         self._times_aligned_T[start:end] += 1
         if end - start >= self._shortest and similarity >= SMALLEST_SIMILARITY - 1e-9:
             piece = max(bisect_right(block.piece_starts, block.first + first) - 1, 0)
             source, place = block.pieces[piece]
             words = " ".join(filter(None, block.words[first:last]))
             self._found.append(_Found(start, end, edits, round(similarity, 4), words, source, place))
-        return first, last, start, end
+        return grown
+
+    def _grow(self, block: _Block, here: int, there: int, *, edit_cost: int) -> tuple[tuple[int, int, int, int], int]:
+        """The alignment around a shared run, as `_align` returns it, and its edits."""
+        text, around, reach = self._ids_T, block.ids_W, _MARGIN_WORDS
+        right = _extend(
+            text[there + _SEED_WORDS : there + _SEED_WORDS + reach].tolist(),
+            around[here + _SEED_WORDS : here + _SEED_WORDS + reach].tolist(),
+            edit_cost=edit_cost,
+        )
+        left = _extend(
+            text[max(there - reach, 0) : there][::-1].tolist(),
+            around[max(here - reach, 0) : here][::-1].tolist(),
+            edit_cost=edit_cost,
+        )
+        grown = here - left[1], here + _SEED_WORDS + right[1], there - left[0], there + _SEED_WORDS + right[0]
+        return grown, left[2] + right[2]
 
     def results(self) -> list[NearCopies]:
         """What was found, text by text."""
@@ -359,11 +370,11 @@ class _Search:
         return NearCopies(len(spans), int(is_copied_W.sum()), copies)
 
 
-def _extend(text: Sequence[int], training: Sequence[int]) -> tuple[int, int, int]:
+def _extend(text: Sequence[int], training: Sequence[int], *, edit_cost: int) -> tuple[int, int, int]:
     """How far two runs of words go on alike: words of the first, words of the second, edits.
 
-    The alignment whose score (+1 for a word that agrees, -3 for an edit) is the highest, by dynamic programming in a
-    band; it ends where the score has fallen too far below the best one.
+    The alignment whose score (+1 for a word that agrees, minus the cost for an edit) is the highest, by dynamic
+    programming in a band; it ends where the score has fallen too far below the best one.
     """
     common = 0
     shorter = min(len(text), len(training))
@@ -372,20 +383,20 @@ def _extend(text: Sequence[int], training: Sequence[int]) -> tuple[int, int, int
     text, training = text[common:], training[common:]
     best, best_at = 0, (0, 0, 0)
     # For each number of words of the training text: score and edits of the best alignment with the text so far.
-    row = {other: (-_EDIT_COST * other, other) for other in range(min(_WIDE_BAND, len(training)) + 1)}
+    row = {other: (-edit_cost * other, other) for other in range(min(_WIDE_BAND, len(training)) + 1)}
     for done, word in enumerate(text, 1):
         below: dict[int, tuple[int, int]] = {}
         for other in range(max(done - _WIDE_BAND, 0), min(done + _WIDE_BAND, len(training)) + 1):
             options = []
             if other in row:
-                options.append((row[other][0] - _EDIT_COST, row[other][1] + 1))
+                options.append((row[other][0] - edit_cost, row[other][1] + 1))
             if other - 1 in below:
-                options.append((below[other - 1][0] - _EDIT_COST, below[other - 1][1] + 1))
+                options.append((below[other - 1][0] - edit_cost, below[other - 1][1] + 1))
             if other - 1 in row:
                 score, edits = row[other - 1]
                 agrees = training[other - 1] == word
-                options.append((score + 1, edits) if agrees else (score - _EDIT_COST, edits + 1))
-            if options and (top := max(options))[0] >= best - _GIVE_UP:
+                options.append((score + 1, edits) if agrees else (score - edit_cost, edits + 1))
+            if options and (top := max(options))[0] >= best - _GIVE_UP * edit_cost:
                 below[other] = top
                 if top[0] > best:
                     best, best_at = top[0], (done, other, top[1])

@@ -19,6 +19,7 @@ from gpt2kit.evaluation.heldout import HeldOut, read_held_out, training_texts
 from gpt2kit.evaluation.likelihood import Protocol, TokenDocument, token_nats, units
 from gpt2kit.evaluation.membership import Membership, membership
 from gpt2kit.evaluation.memorisation import Copies
+from gpt2kit.evaluation.models import ModelRecord
 from gpt2kit.evaluation.near_copies import NearCopies, near_copies_of
 from gpt2kit.evaluation.settings import EvaluateSettings
 from gpt2kit.evaluation.statistics import Figure, ratio_figure
@@ -101,18 +102,20 @@ class Probes:
 
     Args:
         settings: what is asked.
+        records: the models that will be asked.
         data: the prepared data; None without any.
         protocol: how likelihood is measured.
         note: is told what is left out, and why.
 
     Raises:
-        UsageError: something is asked that needs training text, and there is none.
+        UsageError: something is asked that needs training text, and there is none; or more than a model's context.
     """
 
     def __init__(
         self,
         settings: EvaluateSettings,
         *,
+        records: Sequence[ModelRecord],
         data: PreparedData | None,
         protocol: Protocol,
         note: Callable[[str], None],
@@ -128,6 +131,13 @@ class Probes:
         for name, is_asked in (("extraction", settings.extraction > 0), ("membership", settings.membership)):
             if is_asked and data is None:
                 raise UsageError(f"--{name} needs the training text: --data_dir {settings.data_dir} is not there")
+        smallest = min(records, key=lambda record: record.context)
+        longest = max(settings.extraction_prompt_tokens)
+        if settings.extraction and longest + settings.extraction_tokens + 1 > smallest.context:
+            raise UsageError(
+                f"--extraction_prompt_tokens {longest} and --extraction_tokens {settings.extraction_tokens} are more "
+                f"than the {smallest.context} tokens that {smallest.name} can look back on"
+            )
         self._training: HeldOut | None = None
         self._tokenizers: dict[str, str] = {}
         self._units: dict[str, tuple[str, Floats, Floats]] = {}
@@ -210,12 +220,6 @@ class Probes:
     ) -> None:
         settings = self._settings
         lengths = sorted(set(settings.extraction_prompt_tokens))
-        room = loaded.model.config.n_positions
-        if lengths[-1] + settings.extraction_tokens + 1 > room:
-            raise UsageError(
-                f"--extraction_prompt_tokens {lengths[-1]} and --extraction_tokens {settings.extraction_tokens} are "
-                f"more than the {room} tokens that {loaded.folder} can look back on"
-            )
         drawn = [self._excerpts(documents, loaded, longest=lengths[-1]) for documents in (training, held_out)]
         for what, excerpts in zip(("training", "held-out"), drawn, strict=True):
             if len(excerpts) < settings.extraction and role == "model":

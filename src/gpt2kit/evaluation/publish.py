@@ -26,6 +26,8 @@ def publish(found: Findings, stem: Path) -> Evaluation:
     """
     verdict = _verdict(found)
     found.warnings.extend(warnings_on_size(found.likelihood["model"], found.texts))
+    # First, so that what was measured for hours does not hang on a picture or a page.
+    reports.write_values(stem, found.to_dict() | {"verdict": verdict})
     picture = _draw(found, stem)
     values = found.to_dict() | {"verdict": verdict}
     plain, marked = (_tables(found, markdown=markdown) for markdown in (False, True))

@@ -32,12 +32,9 @@ def quality_warnings(report: TextReport) -> list[str]:
     if model is None:
         return []
     found = []
-    sentences, words = model.figures.get("words_per_sentence"), model.num_words
-    if sentences is not None and words / max(sentences.value, 1.0) < FEWEST_SENTENCES:
-        found.append(
-            f"about {words / max(sentences.value, 1.0):.0f} sentences: reading ease and words a sentence are rough "
-            f"below {FEWEST_SENTENCES}"
-        )
+    sentences, words = model.num_sentences, model.num_words
+    if "words_per_sentence" in model.figures and sentences < FEWEST_SENTENCES:
+        found.append(f"{sentences} sentences: reading ease and words a sentence are rough below {FEWEST_SENTENCES}")
     if words and words / model.num_texts < FEWEST_LONG_WORDS:
         found.append(
             f"texts of {words / model.num_texts:.0f} words on average: MTLD, MATTR and topic drift need "

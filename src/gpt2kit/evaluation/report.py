@@ -17,13 +17,22 @@ _SAMPLES_SHOWN = 3
 _LONGEST_QUOTE_CHARACTERS = 400
 
 
+def write_values(stem: Path, values: dict[str, Any]) -> None:
+    """Write the JSON.
+
+    Raises:
+        DiskError: the disk is full.
+    """
+    write_atomically(stem.with_suffix(".json"), to_json(values))
+
+
 def write_report(stem: Path, values: dict[str, Any], *, markdown: str, page: str) -> None:
     """Write the JSON, then the page for a browser, then the Markdown.
 
     Raises:
         DiskError: the disk is full.
     """
-    write_atomically(stem.with_suffix(".json"), to_json(values))
+    write_values(stem, values)
     write_atomically(stem.with_suffix(".html"), page)
     write_atomically(stem.with_suffix(".md"), markdown)
 
@@ -149,7 +158,7 @@ def _samples(sets: dict[str, TextSet]) -> list[str]:
     for number, prompt in enumerate(sets["model"].prompts[:_SAMPLES_SHOWN]):
         parts.append(f"**{_quote(prompt) or 'From the beginning'}**")
         for each in sets.values():
-            if number < len(each.texts):
+            if number < len(each.texts) and each.prompts[number] == prompt:
                 parts.append(f"*{each.title}:* {_quote(each.texts[number])}")
     return parts
 

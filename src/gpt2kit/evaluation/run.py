@@ -1,10 +1,12 @@
 """`gpt2kit evaluate`: from a model to a report."""
 
 import time
+from pathlib import Path
 
+from gpt2kit.errors import DataError
 from gpt2kit.evaluation.breakdown import Breakdown, break_down, training_counts
 from gpt2kit.evaluation.comparison import compare
-from gpt2kit.evaluation.curve import read_curve
+from gpt2kit.evaluation.curve import Curve, read_curve
 from gpt2kit.evaluation.findings import Evaluation, Findings
 from gpt2kit.evaluation.grammar import GrammarChecker
 from gpt2kit.evaluation.ground import (
@@ -22,12 +24,13 @@ from gpt2kit.evaluation.models import ModelRecord, find_model, find_other
 from gpt2kit.evaluation.probes import Probes
 from gpt2kit.evaluation.publish import publish
 from gpt2kit.evaluation.report import STEM
-from gpt2kit.evaluation.samples import generate_texts, human_texts, read_samples
+from gpt2kit.evaluation.samples import generate_texts, human_texts, read_run, read_samples
 from gpt2kit.evaluation.settings import EvaluateSettings
 from gpt2kit.evaluation.surprise import Surprise, surprise_of
 from gpt2kit.evaluation.texts import TextReport, TextSet, measure_texts
 from gpt2kit.files import numbered_report
 from gpt2kit.generation import LanguageModel, load
+from gpt2kit.model.folder import file_hashes
 
 _ORDER: tuple[str, ...] = ("model", "base", "other", "human")
 SAMPLES_READ = 6  # of each set of texts: those that the report shows
@@ -80,12 +83,36 @@ class _Run:
         self.records = [self.model] if other is None else [self.model, other]
         self.data = open_data(settings.data_dir, text=settings.text, remarks=self.remarks)
         chosen = HeldOutChoice(settings.text, settings.split, settings.max_tokens, settings.seed)
-        self.held_out = find_held_out(self.data, chosen, trained=[self.model], remarks=self.remarks)
+        self.held_out = find_held_out(self.data, chosen, trained=self.records, remarks=self.remarks)
         self.protocol = find_protocol(
             self.records, context=settings.context, stride=settings.stride, full_last_window=settings.full_last_window
         )
+        self.curve = self._read_curve()
         self.given_samples = None if settings.samples is None else read_samples(settings.samples)
-        self.probes = Probes(settings, data=self.data, protocol=self.protocol, note=self.remarks.note)
+        self.text_tokens = settings.sample_tokens if settings.samples is None else self._given_length(settings.samples)
+        self.probes = Probes(
+            settings, records=self.records, data=self.data, protocol=self.protocol, note=self.remarks.note
+        )
+
+    def _given_length(self, samples: Path) -> int:
+        """The most tokens that a given text may have; says when another model wrote them."""
+        writer, limit = read_run(samples)
+        hashes = file_hashes(self.model.folder)
+        if any(writer.get(name, own) != own for name, own in hashes.items()):
+            self.remarks.warn(
+                f"--samples {samples}: was written by a model with other files than {self.model.name}: what is said of "
+                "its texts is said of that other one's"
+            )
+        self.remarks.note("the human texts follow other prompts than the given texts do")
+        return limit or self.settings.sample_tokens
+
+    def _read_curve(self) -> Curve | None:
+        """The curve of the model's training; a damaged record of it does not end the evaluation."""
+        try:
+            return read_curve(self.model.folder)
+        except DataError as error:
+            self.remarks.note(f"the curve of the training is left out: {error}")
+            return None
 
     def measure(self) -> Findings:
         """Measure everything."""
@@ -127,7 +154,7 @@ class _Run:
             surprise=self.surprise,
             texts=self._measure_texts(sets),
             memory=self.probes.results(sets),
-            curve=read_curve(self.model.folder),
+            curve=self.curve,
             warnings=self.remarks.warnings,
             notes=self.remarks.notes,
             seconds=round(time.monotonic() - self.started, 3),
@@ -166,12 +193,12 @@ class _Run:
             self.held_out,
             number=wanted,
             prompt_words=settings.prompt_words,
-            continuation_words=settings.sample_tokens,
+            continuation_words=self.text_tokens,
         )
         if record is self.model:
             if len(found) < wanted:
                 self.remarks.note(f"the held-out text has room for {len(found)} prompts; {wanted} were asked for")
-            human = human_texts(found, loaded.tokenizer, max_tokens=settings.sample_tokens)
+            human = human_texts(found, loaded.tokenizer, max_tokens=self.text_tokens)
         if self.given_samples is not None and record is self.model:
             sets["model"] = self.given_samples
         elif self.given_samples is None and found:

@@ -28,7 +28,8 @@ def read_samples(path: Path, *, option: str = "--samples") -> TextSet:
         DataError: it is not such a file, or holds no sample.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(), which would split at U+2028 in a text.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise UsageError(f"{option} {path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -52,6 +53,16 @@ def read_samples(path: Path, *, option: str = "--samples") -> TextSet:
         prompts=[sample.get("prompt", "") for sample in samples],
         ended=None if None in reasons else [reason != "length" for reason in reasons],
     )
+
+
+def read_run(path: Path) -> tuple[dict[str, str], int | None]:
+    """What `gpt2kit generate` says of the run that wrote a file: hashes of the model's files, and tokens at most."""
+    with path.open(encoding="utf-8") as file:
+        record = _parse(file.readline(), place=f"{path}:1")
+    try:
+        return dict(record["model"]["sha256"]), int(record["settings"]["max_new_tokens"])
+    except (KeyError, TypeError, ValueError):
+        return {}, None  # samples from elsewhere
 
 
 def _parse(line: str, *, place: str) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class EvaluateSettings(Settings):
     )
     extraction_prompt_tokens: tuple[int, ...] = Field(
         (50,),
-        description="How many first tokens of it are given. Several lengths show how much context the model "
+        description="How many of the stretch's first tokens are given. Several lengths show how much context the model "
         "needs to remember.",
     )
     extraction_tokens: int = Field(

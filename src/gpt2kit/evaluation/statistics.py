@@ -18,6 +18,8 @@ CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
 NUM_RESAMPLES = 2000
 _RESAMPLES_AT_ONCE = 1_000_000  # of units, so that memory stays bounded
+_FEWEST_SHARED = 5  # units of a BCa interval, which does not reach beyond them
+_FEWEST_RESAMPLED = 10  # units of a bootstrap-t: of fewer, resamples of one unit several times decide
 _MOST_UNITS = 1000  # resampled one by one; of more, several are taken together
 _MOST_EXACT_UNITS = 16  # 65,536 ways of choosing signs; of more units some are drawn
 _NUM_FLIPS = 20_000
@@ -75,8 +77,8 @@ def ratio_interval(
 
     Each bound lies as many standard errors from the ratio as the bootstrap-t says (Efron and Tibshirani 1993, section
     12.5), which follows skewed units, or as Student's distribution says if that is more: of few units, resamples do not
-    show the tails. Its degrees of freedom are the effective number of units, `(Σ n)² / Σ n²` (Kish 1965), less one, for
-    a few long documents may be nearly all there is.
+    show the tails, and of fewer than ten it is Student's alone. Its degrees of freedom are the effective number of
+    units, `(Σ n)² / Σ n²` (Kish 1965), less one, for a few long documents may be nearly all there is.
 
     Args:
         numerators_U: x of each unit, e.g. the nats of a document.
@@ -92,14 +94,15 @@ def ratio_interval(
     if resampled is None:
         return None
     ratio, error, ratio_R, error_R = resampled
-    # A resample of one unit again and again has no error of its own, and says nothing.
-    usable_R = error_R > error * 1e-6
-    if not usable_R.any():
-        return None
+    n_U = _together(denominators_U)
+    student = student_quantile(_degrees(n_U), confidence=confidence)
+    # A resample of one unit again and again has next to no error of its own, and says nothing.
+    usable_R = error_R > error * 0.05
+    if len(n_U) < _FEWEST_RESAMPLED or not usable_R.any():
+        return ratio - student * error, ratio + student * error
     t_R = (ratio_R[usable_R] - ratio) / error_R[usable_R]
     tail = (1 - confidence) / 2
     low, high = np.quantile(t_R, [tail, 1 - tail])
-    student = student_quantile(_degrees(_together(denominators_U)), confidence=confidence)
     return float(ratio - max(high, student) * error), float(ratio + max(-low, student) * error)
 
 
@@ -156,7 +159,8 @@ def share_of_sums_interval(
 
     For figures that are 0 in most units and large in few, such as the share of words in loops: there the bootstrap-t
     gives wild bounds. The quantiles are Student's, times √(U/(U-1)), for a resample varies less than new units would
-    (Hesterberg 2015, section 5); a bound is no nearer than Student's own, and none lies beyond the units' own ratios.
+    (Hesterberg 2015, section 5); a bound is no nearer than Student's own, and none lies beyond the units' own ratios,
+    which takes five units at the least.
 
     Args:
         numerators_U: x of each unit.
@@ -165,10 +169,10 @@ def share_of_sums_interval(
         confidence: share of intervals that should hold the true value.
 
     Returns:
-        As `ratio_interval`.
+        As `ratio_interval`; None with fewer than five units.
     """
     resampled = _resample(numerators_U, denominators_U, seed=seed)
-    if resampled is None:
+    if resampled is None or len(_together(numerators_U)) < _FEWEST_SHARED:
         return None
     ratio, error, ratio_R, _ = resampled
     x_U, n_U = _together(numerators_U), _together(denominators_U)
@@ -189,7 +193,8 @@ def share_of_sums_interval(
         shifted = bias + tail
         bounds.append(normal.cdf(bias + shifted / max(1 - acceleration * shifted, 1e-6)))
     low, high = (float(bound) for bound in np.quantile(ratio_R, bounds))
-    ratios_U = x_U[n_U > 0] / n_U[n_U > 0]
+    counts_U = (n_U > 0) | (x_U != 0)  # a unit with something of nothing, a text without a whole sentence, has no end
+    ratios_U = np.divide(x_U, n_U, out=np.full(len(x_U), math.inf), where=n_U > 0)[counts_U]
     low, high = min(low, ratio - student * error), max(high, ratio + student * error)
     return max(low, float(ratios_U.min())), min(high, float(ratios_U.max()))
 

@@ -10,7 +10,7 @@ from gpt2kit.evaluation.coherence import SentenceSpace, coherence, prompt_simila
 from gpt2kit.evaluation.diversity import repetition, words_in_loops
 from gpt2kit.evaluation.grammar import GrammarChecker, grammar_figure
 from gpt2kit.evaluation.lexical import mattr, mtld_factors, plain_words
-from gpt2kit.evaluation.mauve import mauve_figures
+from gpt2kit.evaluation.mauve import FEWEST_TEXTS, mauve_figures
 from gpt2kit.evaluation.memorisation import Copies, Match, TrainingText, batches_of_texts, find_copies
 from gpt2kit.evaluation.readability import finished_sentences, looks_english, read
 from gpt2kit.evaluation.set_figures import (
@@ -127,6 +127,7 @@ class TextFigures:
         title: whose texts they are.
         num_texts: how many.
         num_words: words and punctuation marks in all.
+        num_sentences: finished sentences in all.
         figures: by the name of the metric; those that could not be measured are left out.
         copied_by_length: share of words in copied runs of at least so many words.
         matches: the longest copied runs.
@@ -138,6 +139,7 @@ class TextFigures:
     title: str
     num_texts: int
     num_words: int
+    num_sentences: int
     figures: dict[str, Figure]
     copied_by_length: dict[int, float]
     matches: list[Match]
@@ -150,6 +152,7 @@ class TextFigures:
             "title": self.title,
             "num_texts": self.num_texts,
             "num_words": self.num_words,
+            "num_sentences": self.num_sentences,
             "figures": {name: figure.to_dict() for name, figure in self.figures.items()},
             "lengths": self.lengths,
             "copied_by_length": {str(length): share for length, share in self.copied_by_length.items()},
@@ -271,6 +274,7 @@ def measure_texts(
             title=each.title,
             num_texts=len(each.texts),
             num_words=sum(len(split_words(text)) for text in each.texts),
+            num_sentences=sum(len(finished_sentences(text)) for text in each.texts),
             figures={key: figure for key, figure in figures.items() if figure is not None},
             copied_by_length=_copied_by_length(of_set),
             matches=matches[:_MATCHES_KEPT],
@@ -279,6 +283,8 @@ def measure_texts(
         )
     floors = {} if space is None or "human" not in sets else _floors(sets["human"], space, seed=seed)
     notes = [] if is_english else ["the texts do not look English: readability and grammar errors are left out"]
+    if featurise is not None and not of_mauve:
+        notes.append(f"MAUVE is left out: it needs {FEWEST_TEXTS} places where every set, and a human, has a text")
     return TextReport(measured, cut.num_texts, cut.num_words, cut.num_left_out, floors, notes)
 
 

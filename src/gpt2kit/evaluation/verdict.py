@@ -29,6 +29,12 @@ def likelihood_verdict(own: Likelihood, comparison: Comparison | None, *, other:
     if comparison is None:
         return lines
     saved = comparison.bits_per_byte_saved
+    if comparison.num_units < 2:
+        lines.append(
+            f"{saved.value:+.3f} bits per byte saved against {other}; whether that is more than chance cannot be told "
+            "from a single stretch of text."
+        )
+        return lines
     if not comparison.is_clear:
         lines.append(
             f"No clear difference from {other} ({saved.value:+.3f} bits per byte saved"
@@ -119,17 +125,19 @@ def _variety(model: TextFigures, human: TextFigures | None) -> list[str]:
 
 def _loops(model: TextFigures, human: TextFigures | None) -> list[str]:
     looping, repeated = _value(model, "looping_texts"), _value(model, "rep_4")
-    usual = _value(human, "rep_4") or 0.0
+    usual, usually_looping = _value(human, "rep_4"), _value(human, "looping_texts")
     lines = []
-    if looping is not None and looping > (_value(human, "looping_texts") or 0.0) + _LOOPS_SHARE:
+    if looping is not None and looping > (usually_looping or 0.0) + _LOOPS_SHARE:
+        beside = "" if usually_looping is None else f" (human: {100 * usually_looping:.0f}%)"
         lines.append(
-            f"REPEATS ITSELF: {100 * looping:.0f}% of its texts fall into a loop. A higher temperature, top_p, or a "
-            "repetition penalty helps."
+            f"REPEATS ITSELF: {100 * looping:.0f}% of its texts fall into a loop{beside}. A higher temperature, top_p, "
+            "or a repetition penalty helps."
         )
-    if repeated is not None and repeated > usual + _LOOPS_SHARE:
+    if repeated is not None and repeated > (usual or 0.0) + _LOOPS_SHARE:
+        beside = "" if usual is None else f" (human: {100 * usual:.1f}%)"
         lines.append(
-            f"Says again what it said: {100 * repeated:.1f}% of the four-word runs of a text stand in it before "
-            f"(human: {100 * usual:.1f}%)."
+            f"Says again what it said: {100 * repeated:.1f}% of the four-word runs of a text stand in it before"
+            f"{beside}."
         )
     return lines or ["It does not repeat itself more than humans do."] * (repeated is not None and human is not None)
 
@@ -181,9 +189,9 @@ def _coherence(model: TextFigures, human: TextFigures | None, floor: Figure | No
 
 
 def _overlap(one: Figure, other: Figure) -> bool:
-    """Whether the intervals of two figures overlap, so that their difference may be chance."""
+    """Whether their difference may be chance: the intervals of two figures overlap, or are not known."""
     if one.interval is None or other.interval is None:
-        return False
+        return True
     return one.interval[0] <= other.interval[1] and other.interval[0] <= one.interval[1]
 
 

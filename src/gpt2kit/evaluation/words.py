@@ -1,8 +1,12 @@
 """Texts as words and as sentences, for the figures that count them."""
 
 import re
+import unicodedata
 
-_WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
+# Signs written on or beside a letter (vowels of Hindi, accents that stand apart) are not in `\w`; "_" is.
+MARKS = frozenset(sign for sign in map(chr, range(0x300, 0x1E950)) if unicodedata.category(sign).startswith("M"))
+_LETTERS = rf"[^\W_]+(?:[{''.join(sorted(MARKS))}]+[^\W_]*)*"
+_WORD = re.compile(rf"{_LETTERS}(?:['’\-]{_LETTERS})*|[^\w\s]")
 # A sentence ends with . ! ? or … (and closing quotes or brackets) before white space, or with an empty line.
 _SENTENCE_END = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s))|\n\s*\n")
 # A full stop behind these is no end. A single capital letter is an initial.
@@ -12,8 +16,8 @@ _ABBREVIATION = re.compile(r"(?:^|[\s(])(?:Mr|Mrs|Ms|Dr|St|Prof|Rev|Capt|Col|Gen
 def split_words(text: str) -> list[str]:
     """Words and punctuation marks, as they are written.
 
-    A word is a run of letters and digits with inner apostrophes and hyphens. In scripts without spaces between words
-    a run is a whole phrase.
+    A word is a run of letters (with the marks on them) and digits with inner apostrophes and hyphens. In scripts
+    without spaces between words a run is a whole phrase.
     """
     return _WORD.findall(text)
 

@@ -132,7 +132,7 @@ class Chat:
         self._give_up()
         if not self.messages:
             raise UsageError("nothing has been said yet, so there is nothing to save")
-        chosen = claim_number(CHATS_FOLDER, _STEM, ".jsonl") if path is None else _claim(path)
+        chosen = _claim(path)
         messages = [{"role": message.role, "content": message.content} for message in self.transcript]
         try:
             write_atomically(chosen, json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
@@ -208,14 +208,17 @@ def _valid(text: str, what: str) -> str:
     return text
 
 
-def _claim(path: Path) -> Path:
-    """Take a new file, empty so far, that nothing else can take.
+def _claim(path: Path | None) -> Path:
+    """Take a new file, empty so far, that nothing else can take; without a name the next number's in `results/chats`.
 
     Raises:
         UsageError: it is there already, or cannot be a chat's file.
         DiskError: it cannot be written.
     """
     try:
+        if path is None:
+            path = CHATS_FOLDER / _STEM  # for the messages
+            return claim_number(CHATS_FOLDER, _STEM, ".jsonl")
         path = chat_file(path)
         with explained_disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)

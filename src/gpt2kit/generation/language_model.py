@@ -74,7 +74,8 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.folder = folder
         self._network = model
-        self._native = native
+        self._engines: dict[Weights, NativeEngine] = {} if native is None else {native.packed.weights: native}
+        self._opened_with: Weights = "fp32" if native is None else native.packed.weights
         self._open_network = open_network
         self._open_native = open_native
         if tokenizer.vocab_size > self.config.vocab_size:
@@ -94,7 +95,7 @@ class LanguageModel:
     @property
     def config(self) -> ModelSizes:
         """The model's sizes."""
-        return self.model.config if self._native is None else self._native.shape
+        return next((engine.shape for engine in self._engines.values()), None) or self.model.config
 
     @property
     def texts_begin_with_end_of_text(self) -> bool:
@@ -121,15 +122,14 @@ class LanguageModel:
             if is_wanted:
                 raise UsageError("--engine native writes by greedy search and sampling only; use --engine torch")
             return None
-        has_them = self._native is not None and weights in ("auto", self._native.packed.weights)
-        if has_them and (is_wanted or self._network is None):
-            return self._native
-        if not is_wanted:
+        if not is_wanted and (self._network is not None or not self._engines):
             return None
-        if self._open_native is None:
-            raise UsageError("--engine native: this model is not in a folder that the native engine can read")
-        self._native = self._open_native("fp32" if weights == "auto" else weights)
-        return self._native
+        chosen = self._opened_with if weights == "auto" else weights
+        if chosen not in self._engines:
+            if self._open_native is None:
+                raise UsageError("--engine native: this model is not in a folder that the native engine can read")
+            self._engines[chosen] = self._open_native(chosen)
+        return self._engines[chosen]
 
 
 def find_folder(name: str | Path) -> Path:

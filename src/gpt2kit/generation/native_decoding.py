@@ -45,6 +45,9 @@ def decode(
     """
     windows = [_Window(engine, writing, keep=keep, lookup=lookup) for writing in writings]
     logits_NV, places = _read_prompts(engine, windows)
+    if len(set(places)) < len(places) and penalties.forbidden_after(0):
+        # Texts of one prompt share its scores, in which the kernel's threads blot out, for a while, what is forbidden.
+        logits_NV, places = logits_NV[places], list(range(len(places)))
     memory = engine.new_scores(max(len(windows), _GUESSED_TOGETHER))
     while windows:
         waiting = list(zip(windows, places, strict=True))

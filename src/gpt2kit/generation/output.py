@@ -5,7 +5,6 @@ line is a sample. Samples are added as they are finished, so that an interrupted
 file is put in order.
 """
 
-import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gpt2kit.errors import UsageError
-from gpt2kit.files import explained_disk_errors, sha256_file, write_atomically, write_json_lines
+from gpt2kit.files import explained_disk_errors, json_line, sha256_file, write_atomically, write_json_lines
 from gpt2kit.generation.sample import Sample
 from gpt2kit.generation.settings import GenerateSettings
 from gpt2kit.model.places import file_hashes, is_adapter
@@ -61,7 +60,7 @@ class OutputFiles:
                     if files.text.exists():
                         raise FileExistsError
                     with files.lines.open("x", encoding="utf-8") as file:
-                        file.write(_line(files._header))
+                        file.write(json_line(files._header))
                 except FileExistsError:
                     number += 1
                 except OSError:
@@ -73,7 +72,7 @@ class OutputFiles:
     def add(self, sample: Sample) -> None:
         """Keep a finished sample."""
         with explained_disk_errors(self.lines), self.lines.open("a", encoding="utf-8") as file:
-            file.write(_line(sample.to_dict()))
+            file.write(json_line(sample.to_dict()))
         self.samples.append(sample)
 
     def finish(self) -> None:
@@ -95,7 +94,7 @@ class OutputFiles:
             f"{len(sample.ids)} tokens) {_RULE}\n{shown(sample, include_prefix=self._include_prefix)}\n"
             for sample in self.samples
         ]
-        return "\n".join([*made_by, *texts])
+        return "\n".join([*made_by, *texts]).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def shown(sample: Sample, *, include_prefix: bool) -> str:
@@ -134,10 +133,6 @@ def command_line(settings: GenerateSettings) -> str:
         else:
             words += [f"--{name}={item}" for item in (value if isinstance(value, tuple) else (value,))]
     return shlex.join(words)
-
-
-def _line(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str) + "\n"
 
 
 def _number(path: Path) -> int:

@@ -13,6 +13,7 @@ Engine = Literal["auto", "torch", "native"]
 WeightsSetting = Literal["auto", "fp32", "int8", "int4"]
 NATIVE_METHODS: tuple[Method, ...] = ("greedy", "sampling")  # of the native engine
 DEFAULT_MODEL_DIR = "models/gpt2_fine_tuned"
+_COLDEST = 1e-30  # a temperature below that is none: in float32 scores over it are infinite
 # Values that ask for nothing, so that nothing is amiss when they have no effect.
 _OFF: dict[str, tuple[float, ...]] = {
     "temperature": (0, 1),
@@ -40,7 +41,9 @@ class GenerateSettings(Settings):
         description="Folder for the texts; every run adds a .txt and a .jsonl with the next free number.",
     )
     prompt: tuple[str, ...] = Field(
-        (), description="Text to continue; - reads one from stdin. Without any, texts begin from end-of-text."
+        (),
+        description="Text to continue; - reads one from stdin. Without any, what is piped in is continued; else "
+        "texts begin from end-of-text.",
     )
     prefix: tuple[str, ...] = Field((), description="Another name of --prompt.")
     prompts_file: Path | None = Field(
@@ -78,7 +81,7 @@ class GenerateSettings(Settings):
         1.0, gt=0, le=1, description="Draw from the tokens of most typical surprise that hold this much; 1 is off."
     )
     repetition_penalty: float = Field(
-        1.0, gt=0, le=100, description="Make tokens of prompt and text less likely; 1 is off, 1.1 to 1.3 usual."
+        1.0, ge=0.01, le=100, description="Make tokens of prompt and text less likely; 1 is off, 1.1 to 1.3 usual."
     )
     frequency_penalty: float = Field(
         0.0, ge=-10, le=10, description="Nats taken from a token for each time the text holds it; 0 is off."
@@ -92,8 +95,8 @@ class GenerateSettings(Settings):
     num_beams: int = Field(1, ge=1, le=1000, description="Beam search over this many beams; 1 is off.")
     length_penalty: float = Field(
         1.0,
-        ge=-100,
-        le=100,
+        ge=-50,
+        le=50,
         description="Beams are ranked by log-probability / tokens^this; above 0 favours long ones.",
     )
     early_stopping: bool = Field(
@@ -107,7 +110,7 @@ class GenerateSettings(Settings):
         "--top_k 4 is usual, 0 is off.",
     )
     seed: int | None = Field(
-        None, description="Seed of the draws; the same one gives the same texts. Default: a new one, which is shown."
+        None, description="Seed of the draws; the same one gives the same texts. Default: a new one, kept in the files."
     )
 
     end_of_text_first: Literal["auto", "on", "off"] = Field(
@@ -209,14 +212,14 @@ class GenerateSettings(Settings):
             return "beam"
         if self.penalty_alpha > 0:
             return "contrastive"
-        return "greedy" if self.temperature == 0 or self.top_k == 1 else "sampling"
+        return "greedy" if self.temperature < _COLDEST or self.top_k == 1 else "sampling"
 
     def without_effect(self) -> list[str]:
         """The settings that were given, and change nothing with this method."""
         unused = set() if self.method == "sampling" else {"temperature", "top_p", "min_p", "typical_p"}
         if self.method != "beam":
             unused |= {"length_penalty", "early_stopping"}
-        if self.method == "beam" or (self.method == "greedy" and self.temperature == 0):
+        if self.method == "beam" or (self.method == "greedy" and self.temperature < _COLDEST):
             unused |= {"top_k"}
         given = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
         return [name for name, value in given.items() if name in unused and value not in _OFF[name]]
@@ -243,7 +246,7 @@ class ChatSettings(Settings):
         0.9, gt=0, le=1, description="Draw from the most probable tokens that together have this probability."
     )
     repetition_penalty: float = Field(
-        1.0, gt=0, le=100, description="Above 1 makes tokens that are in the conversation already less likely."
+        1.0, ge=0.01, le=100, description="Above 1 makes tokens that are in the conversation already less likely."
     )
     seed: int | None = Field(
         None, ge=0, description="Seed of the answers; the same seed and turns give the same answers. Default: drawn."
@@ -286,12 +289,16 @@ def chat_file(path: Path) -> Path:
     """The file of a chat by the name that a user gave: with `.jsonl` where it has no ending.
 
     Raises:
-        ValueError: it has another ending, by which `gpt2kit prepare` would not take it for chats.
+        ValueError: it has another ending, by which `gpt2kit prepare` would not take it for chats, or is a home folder.
     """
-    if not path.name:
+    if not path.name or (path.name.startswith("~") and len(path.parts) == 1):
         raise ValueError(f"{path} is a folder: name a file")
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: whose home folder that is cannot be found") from error
     if path.suffix == "":
         path = path.with_name(path.name + ".jsonl")
     if path.suffix != ".jsonl":
         raise ValueError(f"a chat is kept as .jsonl, not as {path.suffix}: name such a file")
-    return path.expanduser()
+    return path

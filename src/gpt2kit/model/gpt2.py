@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gpt2kit.errors import ModelError
 from gpt2kit.model.cache import KVCache
+from gpt2kit.model.dropout import Dropout, dropped_attention
 from gpt2kit.model.loss import chunked_cross_entropy, chunked_token_losses
 from gpt2kit.model.products import GradientMemory, by_own_backward, gelu_linear, gradients_added_in_place, linear
 
@@ -123,7 +124,7 @@ class Attention(nn.Module):
         self.attn_pdrop = config.attn_pdrop
         self.c_attn = Conv1D(config.n_embd, 3 * config.n_embd)
         self.c_proj = Conv1D(config.n_embd, config.n_embd)
-        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+        self.resid_dropout = Dropout(config.resid_pdrop)
 
     def queries_keys_values(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project the input to q, k and v, each [B, H, T, K]."""
@@ -139,15 +140,21 @@ class Attention(nn.Module):
         q_BHTK, k_BHSK, v_BHSK = self.queries_keys_values(x_BTD)
         if cache is not None:
             k_BHSK, v_BHSK = cache.append(self.layer, k_BHSK, v_BHSK)
-        out_BHTK = F.scaled_dot_product_attention(
-            q_BHTK,
-            k_BHSK,
-            v_BHSK,
-            attn_mask=mask.allowed_B1TS,
-            is_causal=mask.is_causal,
-            dropout_p=self.attn_pdrop if self.training else 0.0,
-            scale=self.scale,
-        )
+        dropout = self.attn_pdrop if self.training else 0.0
+        if 0 < dropout < 1 and cache is None and by_own_backward(q_BHTK):
+            out_BHTK = dropped_attention(
+                q_BHTK, k_BHSK, v_BHSK, scale=self.scale, dropout=dropout, allowed_B1TT=mask.allowed_B1TS
+            )
+        else:
+            out_BHTK = F.scaled_dot_product_attention(
+                q_BHTK,
+                k_BHSK,
+                v_BHSK,
+                attn_mask=mask.allowed_B1TS,
+                is_causal=mask.is_causal,
+                dropout_p=dropout,
+                scale=self.scale,
+            )
         out_BTD = out_BHTK.transpose(1, 2).reshape(x_BTD.shape)
         projected_BTD: Tensor = self.resid_dropout(self.c_proj(out_BTD))
         return projected_BTD
@@ -162,7 +169,7 @@ class MLP(nn.Module):
         self.c_proj = Conv1D(config.inner_width, config.n_embd)
         self.activation = ACTIVATIONS[config.activation_function]
         self.is_tanh_gelu = config.activation_function in ("gelu_new", "gelu_pytorch_tanh")
-        self.dropout = nn.Dropout(config.resid_pdrop)
+        self.dropout = Dropout(config.resid_pdrop)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, F] -> [B, T, D]."""
@@ -210,7 +217,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.wte = Embedding(config.vocab_size, config.n_embd)
         self.wpe = Embedding(config.n_positions, config.n_embd)
-        self.drop = nn.Dropout(config.embd_pdrop)
+        self.drop = Dropout(config.embd_pdrop)
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2kit.errors import UsageError
+from gpt2kit.model.dropout import Dropout
 from gpt2kit.model.gpt2 import GPT2, Conv1D
 
 TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
@@ -36,7 +37,7 @@ class LoRAConv1D(Conv1D):
         self.bias.requires_grad_(False)
         in_features, out_features = base.weight.shape
         self.scaling = alpha / rank
-        self.lora_dropout = nn.Dropout(dropout)
+        self.lora_dropout = Dropout(dropout)
         self.lora_A = nn.Parameter(torch.empty(rank, in_features, device=base.weight.device))
         self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=base.weight.device))
 

@@ -2,7 +2,7 @@
 
 In fp32 PyTorch multiplies through MKL, which on processors that are not Intel's keeps to instructions half as wide as
 those that many of them have by now. oneDNN, which PyTorch carries for other types and for compiled models, uses what is
-there: twice the rate on an AMD EPYC with AVX-512 (docs/numerics.md). The results differ by rounding only.
+there: twice the rate on an AMD EPYC with AVX-512 (docs/lab-log.md). The results differ by rounding only.
 
 Shapes: N tokens, I input width, O output width.
 """

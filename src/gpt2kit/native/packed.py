@@ -5,6 +5,7 @@ made from (the size, time and SHA-256 of each file of the model), and a hash of 
 is damaged, or of other weights, is made anew.
 """
 
+import contextlib
 import hashlib
 import json
 import mmap
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from gpt2kit.console import warn
 from gpt2kit.errors import DiskError, ModelError
 from gpt2kit.files import PARTIAL_SUFFIX, explained_disk_errors, sha256_file
-from gpt2kit.native.checkpoint import CONFIG, Checkpoint, Shape, tensor_shapes, weight_files
+from gpt2kit.native.checkpoint import CONFIG, Checkpoint, Shape, read_shape, tensor_shapes, weight_files
 from gpt2kit.native.library import FORMATS, GROUPS, PANEL, Linear, Weights, num_threads
 
 CACHE_FOLDER = "native"
@@ -30,6 +31,8 @@ _VERSION = 3  # of the header, the layout and the way weights are rounded
 _PAGE_BYTES = 4096
 _ALIGNMENT_BYTES = 64
 _HASHED_BYTES = 1 << 20
+_MOST_READINGS = 3  # of files that a training replaces meanwhile
+_STATED = ("bytes", "time_ns")
 
 
 @dataclass(frozen=True)
@@ -138,15 +141,23 @@ def open_weights(folder: Path, weights: Weights, *, library: CDLL, pool: int) ->
     Raises:
         ModelError: the folder's files are damaged or do not agree.
     """
-    if weights == "fp32":
-        return _pack(Checkpoint(folder), weights, library=library, pool=pool)
     path = folder / CACHE_FOLDER / f"{weights}.bin"
-    kept = _read_kept(path, folder, weights)
+    kept = None if weights == "fp32" else _read_kept(path, folder, weights)
     if kept is not None:
         return kept
-    packed = _pack(Checkpoint(folder), weights, library=library, pool=pool)
+    for _ in range(_MOST_READINGS):
+        sources: dict[str, dict[str, Any]] = dict(_sources(folder))
+        packed = _pack(Checkpoint(folder), weights, library=library, pool=pool)
+        if weights != "fp32":
+            sources = {name: {**about, "sha256": sha256_file(folder / name)} for name, about in sources.items()}
+        if _sources(folder) == {name: {key: about[key] for key in _STATED} for name, about in sources.items()}:
+            break
+    else:
+        raise ModelError(f"{folder}: its files are replaced while they are read; wait until that has ended")
+    if weights == "fp32":
+        return packed
     try:
-        _keep(path, packed)
+        _keep(path, packed, sources)
     except (DiskError, OSError) as error:
         warn(f"the {weights} weights are not kept, and will be made again the next time: {error}")
     return packed
@@ -155,19 +166,20 @@ def open_weights(folder: Path, weights: Weights, *, library: CDLL, pool: int) ->
 def _pack(checkpoint: Checkpoint, weights: Weights, *, library: CDLL, pool: int) -> PackedWeights:
     parts = layout(checkpoint.shape, weights, is_tied=checkpoint.is_tied)
     memory = mmap.mmap(-1, max(part.end for part in parts.values()))
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)  # fewer page faults now and address look-ups later
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # which the system may refuse nevertheless
+        with contextlib.suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)  # fewer page faults now and address look-ups later
     packed = PackedWeights(
         checkpoint.shape, weights, parts, np.frombuffer(memory, dtype=np.uint8), is_tied=checkpoint.is_tied
     )
     for name, part in parts.items():
         values = checkpoint.read(name)
+        if weights != "fp32" and not np.isfinite(values.sum()):  # rounded, it would pass for a number
+            raise ModelError(f"{checkpoint.folder}: {name} holds numbers that are infinite or none (NaN)")
         if part.inputs == 0:
             target = packed.block[part.start : part.start + 4 * part.outputs].view(np.float32)
             target[:] = values.reshape(-1)
             continue
-        if weights != "fp32" and not np.isfinite(values.sum()):
-            raise ModelError(f"{checkpoint.folder}: {name} holds numbers that are infinite or none (NaN)")
         is_by_output = values.shape == (part.outputs, part.inputs) and name.endswith(("wte.weight", "lm_head.weight"))
         steps = (1, part.inputs) if is_by_output else (part.outputs, 1)
         linear = packed.linear(name, bias=None)
@@ -180,16 +192,12 @@ def _sources(folder: Path) -> dict[str, dict[str, int]]:
     found = {}
     for path in (folder / CONFIG, *weight_files(folder)):
         about = path.stat()
-        found[path.name] = {"bytes": about.st_size, "time_ns": about.st_mtime_ns}
+        found[path.name] = dict(zip(_STATED, (about.st_size, about.st_mtime_ns), strict=True))
     return found
 
 
-def _keep(path: Path, packed: PackedWeights) -> None:
+def _keep(path: Path, packed: PackedWeights, sources: dict[str, dict[str, Any]]) -> None:
     """Write quantised weights beside the file and rename."""
-    folder = path.parent.parent
-    sources: dict[str, Any] = {
-        name: {**about, "sha256": sha256_file(folder / name)} for name, about in _sources(folder).items()
-    }
     header = {
         "kind": "gpt2kit native weights",
         "version": _VERSION,
@@ -220,7 +228,7 @@ def _read_kept(path: Path, folder: Path, weights: Weights) -> PackedWeights | No
             header = json.loads(line)
             shape = Shape(**header["shape"])
             is_tied = bool(header["is_tied"])
-            if (header["version"], header["weights"]) != (_VERSION, weights):
+            if (header["version"], header["weights"], shape) != (_VERSION, weights, read_shape(folder)):
                 return None
             if not _is_of(header["sources"], folder):
                 return None
@@ -232,13 +240,14 @@ def _read_kept(path: Path, folder: Path, weights: Weights) -> PackedWeights | No
             # Read, not mapped, so that a page that is never needed (most positions) is not held.
             digest = _digest_of(lambda begin, length: _read_part(path, start + begin, length), size)
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            recorded = header["digest"]
+            hashes = {name: str(about["sha256"]) for name, about in header["sources"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     block = np.frombuffer(memory, dtype=np.uint8, offset=start)
-    if digest != header["digest"]:
+    if digest != recorded:
         warn(f"{path}: is damaged, and made anew")
         return None
-    hashes = {name: str(about["sha256"]) for name, about in header["sources"].items()}
     return PackedWeights(shape, weights, parts, block, is_tied=is_tied, hashes=hashes)
 
 

@@ -166,7 +166,7 @@ def make_pairs(sets: Mapping[str, TextSet], *, same_length: bool) -> PairSet:
     for place in everywhere:
         for first, second in combinations(placed, 2):
             texts = tidied(placed[first][place]), tidied(placed[second][place])
-            if same_length:
+            if same_length and all(texts):  # a text of nothing is judged as such
                 texts = cut_to_same_length(*texts)
             if texts[0] == texts[1]:
                 num_alike += 1

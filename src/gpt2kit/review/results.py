@@ -7,7 +7,7 @@ from itertools import combinations
 from statistics import median
 from typing import Any
 
-from gpt2kit.evaluation.statistics import SIGNIFICANCE, Figure, holm, share_figure
+from gpt2kit.evaluation.statistics import SIGNIFICANCE, Figure, holm, share_figure, smallest_p_value
 from gpt2kit.review.agreement import Agreement, agreement
 from gpt2kit.review.pairs import TextPair
 from gpt2kit.review.store import Judgement
@@ -47,7 +47,7 @@ class Match:
     @property
     def is_clear(self) -> bool:
         """Whether chance is ruled out."""
-        return self.difference is not None and self.difference.error is not None and self.corrected_p <= SIGNIFICANCE
+        return self.corrected_p <= SIGNIFICANCE
 
     @property
     def num_judgements(self) -> int:
@@ -193,10 +193,11 @@ class Results:
             if match.wins and match.losses:
                 continue  # cannot be: both ways are connected then
             winner, loser = (match.first, match.second) if match.wins else (match.second, match.first)
-            lines.append(
-                f"{winner} won all of its {match.num_judgements} judgements against {loser}: better, but how much "
-                "cannot be told from wins alone."
-            )
+            won = f"{winner} won all of its {match.num_judgements} judgements against {loser}"
+            if match.is_clear:
+                lines.append(f"{won}: better, but how much cannot be told from wins alone.")
+            else:
+                lines.append(f"{won} so far, which are too few to rule out chance.")
         met = {frozenset((match.first, match.second)) for match in self.matches}
         apart = [
             f"{first} and {second}"
@@ -287,16 +288,20 @@ def _places(names: Sequence[str], outcomes: Sequence[Outcome], strengths: Streng
 
 
 def _matches(names: Sequence[str], outcomes: Sequence[Outcome], strengths: Strengths) -> list[Match]:
+    """Every two contestants. One that won always is held to the sign test over prompts, each of which it won."""
     found = []
     for first, second in combinations(range(len(names)), 2):
         scores = [each.score for each in outcomes if (each.first, each.second) == (first, second)]
         scores += [1 - each.score for each in outcomes if (each.first, each.second) == (second, first)]
         difference = strengths.difference(first, second) if strengths.compares(first, second) else None
-        if scores or difference is not None:
-            found.append((names[first], names[second], scores, difference))
-    corrected = holm([1.0 if difference is None else difference.p_value for *_, difference in found])
+        if difference is not None:
+            found.append((names[first], names[second], scores, difference, difference.p_value))
+        elif scores:
+            prompts = {each.prompt for each in outcomes if {each.first, each.second} == {first, second}}
+            found.append((names[first], names[second], scores, None, smallest_p_value(len(prompts))))
+    corrected = holm([p_value for *_, p_value in found])
     matches = []
-    for (first_name, second_name, scores, difference), p_value in zip(found, corrected, strict=True):
+    for (first_name, second_name, scores, difference, _), p_value in zip(found, corrected, strict=True):
         wins, losses = scores.count(1.0), scores.count(0.0)
         match = Match(
             first_name,

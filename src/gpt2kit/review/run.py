@@ -75,7 +75,11 @@ def review(settings: ReviewSettings) -> Review:
     store = _open(settings)
     session = Session(store, seed=settings.seed, num_pairs=settings.num_pairs)
     if settings.terminal:
-        is_done = ask_in_terminal(session, rater_name(settings.rater), read=input)
+        rater = rater_name(settings.rater)
+        is_done = store.has_finished(rater) or ask_in_terminal(session, rater, read=input)
+        if is_done:
+            say(f"{rater} has judged all; who has seen the results is not asked again")
+            store.finish(rater)
         return _ended(store, with_results=is_done)
     from gpt2kit.review.server import serve
 

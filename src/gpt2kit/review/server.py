@@ -100,16 +100,22 @@ def make_app(session: Session, settings: ReviewSettings) -> ASGIApp:
             Route("/leave", pages.leave, methods=["POST"]),
         ]
     )
-    return _Guard(app, known_hosts=_LOCAL_NAMES if settings.is_local else (*_LOCAL_NAMES, settings.host))
+    return _Guard(
+        app,
+        known_hosts=(*_LOCAL_NAMES, settings.host.lower()),
+        is_open=not settings.is_local,
+        public_url=settings.public_url,
+    )
 
 
 class _Guard:
     """Refuses requests under other names and forms from other pages, and says to the browser what a page may do."""
 
-    def __init__(self, app: ASGIApp, *, known_hosts: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, *, known_hosts: tuple[str, ...], is_open: bool, public_url: str | None) -> None:
         self._app = app
         self._known_hosts = known_hosts
-        self._is_open = len(known_hosts) > len(_LOCAL_NAMES)
+        self._is_open = is_open
+        self._public = None if public_url is None else urlsplit(public_url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -136,18 +142,25 @@ class _Guard:
         if request.method in ("GET", "HEAD"):
             return None
         origin = request.headers.get("origin")
-        if origin is not None and (urlsplit(origin).netloc != hosts[0] or urlsplit(origin).scheme != "http"):
+        if origin is not None and not self._is_own(origin, host=hosts[0]):
             return "This form was sent from another page."
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             return "This form was sent from another page."
         return None
+
+    def _is_own(self, origin: str, *, host: str) -> bool:
+        """Whether a page under this address is one of ours: as it was asked for, or as a proxy before us is known."""
+        found = urlsplit(origin)
+        if self._public is not None and (found.scheme, found.netloc) == (self._public.scheme, self._public.netloc):
+            return True
+        return (found.scheme, found.netloc) == ("http", host)
 
     def _is_known(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        if name in self._known_hosts:
+        if name in self._known_hosts or (self._public is not None and name == self._public.hostname):
             return True
         if not self._is_open:
             return False
@@ -182,6 +195,7 @@ class _Pages:
     def __init__(self, session: Session, settings: ReviewSettings) -> None:
         self._session = session
         self._key = settings.key
+        self._is_encrypted = (settings.public_url or "").startswith("https:")
         # A new key asks everybody again.
         self._secret = hmac.digest(session.store.secret, (settings.key or "").encode(), "sha256")
         self._templates = Environment(
@@ -219,7 +233,13 @@ class _Pages:
         self._session.store.begin(rater)
         response = _back_home()
         response.set_cookie(
-            _COOKIE, self._signed(rater), max_age=_COOKIE_SECONDS, httponly=True, samesite="strict", path="/"
+            _COOKIE,
+            self._signed(rater),
+            max_age=_COOKIE_SECONDS,
+            httponly=True,
+            samesite="strict",
+            path="/",
+            secure=self._is_encrypted,
         )
         return response
 

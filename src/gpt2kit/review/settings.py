@@ -3,6 +3,7 @@
 import ipaddress
 from pathlib import Path
 from typing import ClassVar, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -23,7 +24,7 @@ class ReviewSettings(Settings):
     )
     database: Path = Field(
         Path("results/reviews/review.db"),
-        description="SQLite file that judgements are kept in; it is gone on with. Other texts need another file.",
+        description="SQLite file that judgements are kept in; a later run adds to it. Other texts need another file.",
     )
     results: bool = Field(False, description="Ask nothing: show what the judgements in the database say.")
     terminal: bool = Field(False, description="Ask in this terminal instead of serving a page; needs a rater.")
@@ -39,12 +40,27 @@ class ReviewSettings(Settings):
         "127.0.0.1", description="Address to serve on. Any but this machine's own (127.0.0.1, ::1) needs a key."
     )
     port: int = Field(8765, ge=0, le=65535, description="Port to serve on; 0 takes a free one.")
+    public_url: str | None = Field(
+        None,
+        description="Address under which a proxy shows the page, such as https://review.example.org: requests under "
+        "that name and forms from that page are accepted too.",
+    )
     key: str | None = Field(
         None,
         description="Password that the page asks for, 16 characters or more. Others see a flag in the list of "
         "processes: set GPT2KIT_REVIEW_KEY instead.",
     )
     seed: int = Field(0, description="Seed of everyone's order and of the sides.")
+
+    @field_validator("public_url")
+    @classmethod
+    def _an_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        found = urlsplit(value)
+        if found.scheme not in ("http", "https") or not found.hostname or found.path.strip("/"):
+            raise ValueError("should be like https://review.example.org, without a path")
+        return value.rstrip("/").lower()
 
     @field_validator("key")
     @classmethod

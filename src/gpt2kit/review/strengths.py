@@ -103,10 +103,10 @@ class Difference:
         """
         if self.error is None or abs(self.value) < 1e-9:
             return None
-        normal = NormalDist()
-        errors = normal.inv_cdf(1 - SIGNIFICANCE / (2 * num_tests)) + normal.inv_cdf(_POWER)
+        # Student's quantile at today's degrees of freedom, as the test is made; more prompts only make it smaller.
+        errors = student_quantile(self.degrees, confidence=1 - SIGNIFICANCE / num_tests) + NormalDist().inv_cdf(_POWER)
         factor = (errors * self.error / abs(self.value)) ** 2
-        return max(math.ceil(num_judgements * (factor - 1)), 0)
+        return max(math.ceil(num_judgements * (factor - 1)), 1)
 
 
 class Strengths:

@@ -186,8 +186,12 @@ class PackedBatches:
             raise ValueError(f"step {step} must be at least 0")
         epoch, step = self.locate(step)
         num_rows, num_steps = self._row_counts[epoch], self.steps_in_epoch(epoch)
-        # Spread the rows evenly, so that an epoch does not end with a batch of one row.
-        start, stop = step * num_rows // num_steps, (step + 1) * num_rows // num_steps
+        if self.shuffle:
+            # Spread the rows evenly, so that an epoch does not end with a batch of one row.
+            start, stop = step * num_rows // num_steps, (step + 1) * num_rows // num_steps
+        else:
+            # Whole batches, so that the first rows are the same ones in batches of any size.
+            start, stop = step * self.batch_size, min((step + 1) * self.batch_size, num_rows)
         chosen = np.full(self.batch_size, -1, dtype=np.int64)
         chosen[: stop - start] = np.arange(start, stop)
         return self._plan(epoch), chosen if rows is None else chosen[rows]

@@ -60,12 +60,12 @@ class AdamW:
                 maximize=False,
             )
 
+    def room_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """Where the moments of a parameter are kept."""
+        return dict(zip(("exp_avg", "exp_avg_sq"), self._room[parameter], strict=True))
+
     def _state_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         if parameter not in self.state:
-            first, second = self._room[parameter]
-            self.state[parameter] = {
-                "step": torch.zeros((), dtype=torch.float32),
-                "exp_avg": first.zero_(),
-                "exp_avg_sq": second.zero_(),
-            }
+            moments = {name: moment.zero_() for name, moment in self.room_of(parameter).items()}
+            self.state[parameter] = {"step": torch.zeros((), dtype=torch.float32), **moments}
         return self.state[parameter]

@@ -175,6 +175,9 @@ class Trainer:
                 state.loss_scale = next_loss_scale(state.loss_scale, overflowed=overflowed, step=step)
             if not overflowed or not math.isfinite(found.loss):
                 break
+        if found.num_targets == 0:  # rows of long prompts without their answers: nothing to learn or to judge by
+            state.step += 1
+            return found.stop_requested
         if reason := divergence(found.loss, found.gradient_norm, state.recent_losses):
             self._roll_back(step, reason)
             return found.stop_requested

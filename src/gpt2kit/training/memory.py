@@ -7,6 +7,7 @@ import time
 
 import torch
 
+from gpt2kit.model.dropout import QUERIES
 from gpt2kit.model.gpt2 import GPT2Config
 from gpt2kit.model.loss import CHUNK_TOKENS
 from gpt2kit.model.products import by_onednn, product
@@ -36,24 +37,43 @@ def training_memory_bytes(
     trainable: int,
     rows: int,
     context: int,
-    dropout: float,
+    kept_probabilities: float,
     gradient_checkpointing: bool,
     moments: float = 2.0,
 ) -> int:
     """Estimated peak memory of a training step with fp32 weights, in bytes.
 
     4P weights + 4P_t gradients + 4P_t for each of the optimizer's `moments` (AdamW has two); of the head, two chunks of
-    logits; and of every token and layer about 9D + 2F floats kept for the backward pass,
-    with H·T·3 more when attention drops out (which the fused CPU kernel does not do). With gradient checkpointing a
-    token keeps D floats a layer.
+    logits; and of every token and layer about 9D + 2F floats kept for the backward pass, with H·T for each of the
+    tensors of probabilities that attention keeps. With gradient checkpointing a token keeps D floats a layer.
+
+    Args:
+        config: of the model.
+        parameters: all of them.
+        trainable: those that are trained.
+        rows: computed at a time.
+        context: tokens of a row.
+        kept_probabilities: tensors of all queries' probabilities that attention keeps, see `probabilities_kept`.
+        gradient_checkpointing: whether blocks are computed again.
+        moments: of the optimizer.
     """
     tokens = rows * context
     D, F = config.n_embd, config.inner_width
-    layer_floats = 9 * D + 2 * F + (3 * config.n_head * context if dropout > 0 else 0)
+    layer_floats = 9 * D + 2 * F + round(kept_probabilities * config.n_head * context)
     kept = D * config.n_layer + layer_floats if gradient_checkpointing else layer_floats * config.n_layer
     head = 2 * min(CHUNK_TOKENS, tokens) * config.vocab_size
     weights = parameters + round((1 + moments) * trainable)
     return _PROCESS_BYTES + _BYTES * (weights + head + tokens * kept + 4 * tokens * D)
+
+
+def probabilities_kept(dropout: float, *, context: int, device: torch.device, dtype: torch.dtype) -> float:
+    """Tensors of the probabilities of all queries and keys that attention keeps for the backward pass.
+
+    None without dropout, or on a GPU; on a CPU, in fp32, the half that queries see (`dropped_attention`), else three.
+    """
+    if dropout == 0 or device.type != "cpu":
+        return 0.0
+    return (1 + QUERIES / context) / 2 if dtype == torch.float32 else 3.0
 
 
 def training_flops_per_token(config: GPT2Config, *, context: int, trainable_share: float) -> float:

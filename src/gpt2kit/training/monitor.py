@@ -55,6 +55,10 @@ class Monitor:
         self._write({"step": step, "kind": kind, **values})
         if self._writer is None:
             return
+        with explained_disk_errors(self.path):
+            self._draw(step, values)
+
+    def _draw(self, step: int, values: dict[str, Any]) -> None:
         for name, value in values.items():
             if name in _TAGS:
                 self._writer.add_scalar(_TAGS[name], value, step)
@@ -70,15 +74,20 @@ class Monitor:
         self._write({"step": step, "kind": "sample", "prompt": prompt, "text": text})
         if self._writer is not None:
             # Markdown would join the lines of verse and dialogue.
-            self._writer.add_text(
-                f"sample/{prompt or 'from the beginning'}", (prompt + text).replace("\n", "  \n"), step
-            )
+            words = (prompt + text).replace("\n", "  \n")
+            with explained_disk_errors(self.path):
+                self._writer.add_text(f"sample/{prompt or 'from the beginning'}", words, step)
 
     def close(self) -> None:
-        """Flush and close the files."""
-        self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        """Flush and close the files.
+
+        Raises:
+            DiskError: the disk is full.
+        """
+        with explained_disk_errors(self.path):
+            self._file.close()
+            if self._writer is not None:
+                self._writer.close()
 
 
 def _tensorboard_writer(folder: Path, step: int) -> Any:

@@ -148,7 +148,7 @@ class Optimizers:
         }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Put saved moments back, copied into fresh memory so that alignment is as in an uninterrupted run.
+        """Put saved moments back, copied into memory that is aligned as in an uninterrupted run.
 
         Args:
             tensors: from `tensors`; empty for the state before the first step.
@@ -164,7 +164,8 @@ class Optimizers:
             for name, parameter in self._named:
                 if parameter in trained:
                     keys = _state_keys(optimizer, parameter)
-                    optimizer.state[parameter] = _restored(name, parameter, keys, tensors)
+                    room = optimizer.room_of(parameter) if isinstance(optimizer, AdamW) else {}
+                    optimizer.state[parameter] = _restored(name, parameter, keys, tensors, room=room)
 
 
 def _for_the_rest(
@@ -187,12 +188,18 @@ def _state_keys(optimizer: torch.optim.Optimizer | AdamW, parameter: nn.Paramete
     return ("step", "exp_avg", "exp_avg_sq")
 
 
-def _restored(name: str, parameter: nn.Parameter, keys: Sequence[str], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _restored(
+    name: str, parameter: nn.Parameter, keys: Sequence[str], tensors: dict[str, Tensor], *, room: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The state of a parameter, in its room where there is some, else in fresh memory."""
     state = {}
     for key in keys:
         if f"{name}/{key}" not in tensors:
             raise ModelError(f"the checkpoint's optimizer state lacks {name}/{key}")
         saved = tensors[f"{name}/{key}"]
+        if key in room:
+            state[key] = room[key].copy_(saved)
+            continue
         # AdamW counts its steps on a GPU or in main memory, and keeps its moments with the parameter.
         device = torch.device("cpu") if key == "step" and parameter.device.type != "cuda" else parameter.device
         state[key] = torch.empty(saved.shape, dtype=saved.dtype, device=device).copy_(saved)

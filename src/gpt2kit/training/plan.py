@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -14,7 +15,13 @@ from gpt2kit.errors import DataError, UsageError
 from gpt2kit.model.gpt2 import GPT2, GPT2Config
 from gpt2kit.runtime import available_memory_bytes, select_dtype
 from gpt2kit.tokens import PackedBatches, PreparedData, TokenStore
-from gpt2kit.training.memory import MOMENTS, matrix_rate, step_seconds, training_memory_bytes
+from gpt2kit.training.memory import (
+    MOMENTS,
+    matrix_rate,
+    probabilities_kept,
+    step_seconds,
+    training_memory_bytes,
+)
 from gpt2kit.training.settings import OptimizerKind, TrainSettings
 
 # Up to about four times round, text read again teaches nearly as much as fresh text (Muennighoff et al. 2023).
@@ -60,7 +67,7 @@ class Plan:
         dtype: what matrices are multiplied in.
         compile: whether blocks are compiled.
         memory_bytes: estimated peak memory.
-        available_bytes: memory free when the plan was made.
+        available_bytes: memory free when the plan was made; of main memory, the share of a process.
         seconds: estimated time.
     """
 
@@ -226,11 +233,13 @@ def make_plan(
         parameters=parameters,
         trainable=trainable,
         context=context,
-        dropout=model.config.attn_pdrop if device.type == "cpu" else 0.0,
+        kept_probabilities=probabilities_kept(model.config.attn_pdrop, context=context, device=device, dtype=dtype),
         gradient_checkpointing=settings.gradient_checkpointing,
         moments=MOMENTS[settings.optimizer],
     )
     rows, available = math.ceil(batches.batch_size / processes), available_memory_bytes(device)
+    if device.type == "cpu":  # which the processes on this machine share
+        available //= int(os.environ.get("LOCAL_WORLD_SIZE", processes))
     micro = settings.micro_batch_size or fitting_rows(rows, memory, context=context, available=available, device=device)
     seconds = total_steps * step_seconds(
         model.config,

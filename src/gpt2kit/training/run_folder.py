@@ -115,6 +115,7 @@ def claim(folder: RunFolder, wanted: dict[str, Any], *, overwrite: bool) -> Stan
             "repeat its settings to go on with it, choose another folder, or add --overwrite to move it aside"
         )
     if differences or overwrite:
+        folder.lock().release()  # who trains there would go on in the folder that takes its place
         moved = move_aside(folder.root)
         say(f"{folder.root} held {'a finished' if standing == 'finished' else 'an unfinished'} run; it is now {moved}")
         return "new"

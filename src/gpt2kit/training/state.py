@@ -134,7 +134,8 @@ def write_checkpoint(
             sync_folder(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    for old in sorted(folder.glob(_PATTERN))[:-keep]:
+    # Later ones are damaged, or the run would have gone on from them.
+    for old in sorted(path for path in folder.glob(_PATTERN) if path <= final)[:-keep]:
         shutil.rmtree(old)
     return final
 

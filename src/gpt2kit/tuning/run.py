@@ -242,6 +242,7 @@ class _Search:
         store.take_up({})
         before = len(store.finished())
         seeds = [self.settings.seed + turn for turn in range(1, self.settings.repeats + 1)]
+        store.forget_waiting(seeds)
         there = {
             (trial.user_attrs["role"], trial.user_attrs["seed"])
             for trial in store.trials("COMPLETE", "PRUNED", "WAITING")

@@ -11,7 +11,7 @@ results/tuning/training/
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +33,7 @@ Pruner = Literal["median", "hyperband", "none"]
 _STARTUP_TRIALS = 8  # drawn at random before the sampler has something to go by
 _PRUNER_STARTUP_TRIALS = 4
 _PRUNER_WARMUP = 2  # validations: that before the first step, and the next
+_MOST_KILLS = 3  # of one trial, whose values may be what kills it: of a batch that memory does not hold, say
 _LOCK_SECONDS = 60
 _IGNORED = {".gitkeep", ".gitignore", "lock"}
 
@@ -171,9 +172,18 @@ class TrialStore:
             dict(values) if inside else {}, user_attrs={"values": dict(values), **notes}, skip_if_exists=False
         )
 
+    def forget_waiting(self, seeds: Collection[int]) -> None:
+        """Make none of the trials that wait on other seeds than these."""
+        from optuna.trial import TrialState
+
+        for trial in self.trials("WAITING"):
+            if trial.user_attrs.get("seed") not in seeds:
+                self._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+
     def take_up(self, space: Space) -> int:
         """After a kill: let the trials that were running wait once more, mark what is left of them as failed, clear up.
 
+        A trial that was killed three times waits no more; one that was stopped by Ctrl-C does, as often as you like.
         Only for the process that has the lock of the folder, before it starts workers.
 
         Args:
@@ -192,8 +202,9 @@ class TrialStore:
         for trial in lost:
             notes = dict(trial.user_attrs)
             # A kill before its values were noted leaves nothing to try again: the same are drawn afresh.
-            if trial.number not in taken_up and "values" in notes:
-                self.enqueue(notes.pop("values"), space, **notes | {"retry_of": trial.number})
+            kills = notes.get("kills", 0) + (not notes.pop("stopped", False))
+            if trial.number not in taken_up and "values" in notes and kills < _MOST_KILLS:
+                self.enqueue(notes.pop("values"), space, **notes | {"retry_of": trial.number, "kills": kills})
             self.study.tell(trial.number, state=TrialState.FAIL)
             shutil.rmtree(self.folder.trial(self.name, trial.number), ignore_errors=True)
         return len(lost)

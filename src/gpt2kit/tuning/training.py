@@ -69,13 +69,19 @@ class TrainingObjective:
         )
         if {"epochs", "max_steps"} <= space.keys() | (self.settings.fixed or {}).keys():
             raise UsageError("--space, --fixed: epochs and max_steps exclude each other: give one")
+        for name, dimension in space.items():
+            for value in dimension.corners():
+                TrainSettings(**(self.shared | {name: value}))
+        if "batch_size" not in space:  # by default it hangs on how long a run is, which is searched, perhaps
+            self.shared["batch_size"] = plan.batch_size
         sizes = {plan.batch_size, *(space["batch_size"].every_value() if "batch_size" in space else ())}
         self.shared["eval_tokens"] = self._eval_tokens(wanted, context=plan.context, batch_sizes=sizes)
         return Ground(
             defaults={name: known.get(name, getattr(wanted, name)) for name in space},
             space=space,
-            fixed={"eval_tokens": self.shared["eval_tokens"]},
-            identity={"data_dir": str(self.data.manifest["fingerprint"]), "base": start.fingerprint()},
+            fixed={name: self.shared[name] for name in ("eval_tokens", "batch_size") if name in self.shared},
+            identity={"data_dir": str(self.data.manifest["fingerprint"]), "base": start.fingerprint()}
+            | {"context": plan.context, "dtype": plan.dtype, "eval_tokens": self.shared["eval_tokens"]},
             about={"data": str(self.data.folder), "model": plan.model, "context": f"{plan.context} tokens"}
             | {"validation text": f"{self.shared['eval_tokens']:,} of {self.validation_tokens:,} tokens"},
         )

@@ -73,6 +73,7 @@ def work(
         try:
             _make_trial(objective, store, trial, settings, deadline=deadline)
         except Interrupted:
+            trial.set_user_attr("stopped", True)
             return "interrupted"
     return "done"
 
@@ -99,7 +100,9 @@ def _make_trial(
             value = objective.measure(values, seed=seed, folder=folder, report=report)
     except _GivenUp as reason:
         _finish(store, trial, None, settings, seconds=time.monotonic() - started, ended=str(reason))
-    except TrainingError as error:
+    except (TrainingError, UsageError) as error:
+        if isinstance(error, UsageError) and not may_be_pruned:
+            raise  # not these values: the data, the model, or what was fixed
         _finish(store, trial, None, settings, seconds=time.monotonic() - started, ended=f"failed: {error}")
     else:
         _finish(store, trial, value, settings, seconds=time.monotonic() - started, ended="complete")

@@ -103,8 +103,9 @@ def test_the_batch_changes_nothing(settings):
 
 
 def test_the_command_line(settings, files, capsys):
-    folder = settings("cloze").model_dir
-    assert main(["tasks", "--model-dir", folder, "--cloze", str(files["cloze"]), "--device", "cpu", "--json"]) == 0
+    chosen = settings("cloze")
+    arguments = ["--model-dir", chosen.model_dir, "--output-dir", str(chosen.output_dir), "--device", "cpu", "--json"]
+    assert main(["tasks", "--cloze", str(files["cloze"]), *arguments]) == 0
     assert json.loads(capsys.readouterr().out)["results"][0]["kind"] == "cloze"
 
 
