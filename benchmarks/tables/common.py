@@ -30,7 +30,7 @@ def circumstances(results: Results) -> str:
     ]
     named = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
     without = results["settings"].get("without")
-    left_out = f" Left out of this run: {', '.join(without)}." if without else ""
+    left_out = f" Left out of this run: {'; '.join(without)}." if without else ""
     instructions = ", ".join(machine["instructions"]) or "none that matter"
     return (
         f"Measured {results['created'][:10]} at commit {results['commit']} on {where} ({instructions}); "

@@ -110,7 +110,7 @@ def test_an_alignment_grows_to_the_best_score(text: list[int], other: list[int])
                 )
         return table[first][second]
 
-    first, second, edits = _extend(text, other)
+    first, second, edits = _extend(text, other, edit_cost=3)
     highest = max(best(row, column) for row in range(len(text) + 1) for column in range(len(other) + 1))
     assert best(first, second) == highest
     assert 0 <= edits <= max(first, second)

@@ -185,16 +185,24 @@ def make_validation_batches(
 ) -> PackedBatches | None:
     """The batches the fixed validation set is the first of, or None without a validation split.
 
-    They are shuffled, with a seed of their own, so that the first batches are a fair sample and the same for every run.
+    They are shuffled, with a seed of their own, so that the first batches are a fair sample and the same for every run;
+    and whole, so that the first rows are the same for every batch size.
     """
     store = data.store("validation")
     if store.num_tokens == 0:
         return None
-    return _pack(store, settings, data, context=context, batch_size=batch_size, seed=0)
+    return _pack(store, settings, data, context=context, batch_size=batch_size, seed=0, even=False)
 
 
 def _pack(
-    store: TokenStore, settings: TrainSettings, data: PreparedData, *, context: int, batch_size: int, seed: int
+    store: TokenStore,
+    settings: TrainSettings,
+    data: PreparedData,
+    *,
+    context: int,
+    batch_size: int,
+    seed: int,
+    even: bool = True,
 ) -> PackedBatches:
     return PackedBatches(
         store,
@@ -202,6 +210,7 @@ def _pack(
         batch_size=batch_size,
         seed=seed,
         packing=settings.packing,
+        even=even,
         end_of_text=data.tokenizer.end_of_text,
     )
 
