@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from gpt2kit.cli import main
-from gpt2kit.errors import DataError, UsageError
+from gpt2kit.errors import DataError, DiskError, UsageError
 from gpt2kit.review import ReviewSettings, review
 from gpt2kit.review.pairs import make_pairs, read_contestants
 from gpt2kit.review.run import ask_in_terminal
@@ -85,6 +85,16 @@ def test_files_that_are_no_database_of_a_review(tmp_path):
         JudgementStore(other)
     with pytest.raises(UsageError, match="there are no judgements yet"):
         JudgementStore(tmp_path / "none.db", read_only=True)
+
+
+def test_a_database_that_another_program_holds_is_no_damaged_one(session, monkeypatch):
+    monkeypatch.setattr("gpt2kit.review.store._PATIENCE_SECONDS", 0.1)
+    other = sqlite3.connect(session.store.path, isolation_level=None)
+    other.execute("begin immediate")
+    with pytest.raises(DiskError, match=r"cannot be written \(database is locked\); its folder has to be writable"):
+        JudgementStore(session.store.path)
+    assert JudgementStore(session.store.path, read_only=True).judgements() == []
+    other.close()
 
 
 def test_names_are_kept_as_people_mean_them():

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
-from gpt2kit.errors import DataError, UsageError
+from gpt2kit.errors import DataError, DiskError, UsageError
 from gpt2kit.files import explained_disk_errors
 from gpt2kit.review.pairs import TextPair, Turn
 
@@ -91,19 +91,33 @@ class JudgementStore:
         self.path = path
         if read_only and not path.is_file():
             raise UsageError(f"--database {path}: there are no judgements yet; `gpt2kit review` asks for them")
-        with explained_disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        if not read_only:
+            with explained_disk_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+        address = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
         try:
-            self._connection = sqlite3.connect(path, timeout=_PATIENCE_SECONDS, isolation_level=None)
-            self._connection.execute("pragma journal_mode = wal")
-            self._connection.execute("pragma synchronous = full")
-            self._connection.execute("pragma foreign_keys = on")
-            self._make_tables()
+            self._connection = sqlite3.connect(address, timeout=_PATIENCE_SECONDS, isolation_level=None, uri=True)
+            if read_only:
+                self._check_version()
+            else:
+                self._make_tables()
+        except sqlite3.OperationalError as error:
+            raise DiskError(
+                f"--database {path}: cannot be {'read' if read_only else 'written'} ({error}); its folder has to be "
+                "writable, with room on the disk, and no other program may hold the file"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise DataError(f"--database {path}: is not a database of `gpt2kit review` ({error})") from error
 
+    def _check_version(self) -> None:
+        if self._connection.execute("pragma user_version").fetchone()[0] != _VERSION:
+            raise DataError(f"--database {self.path}: is not a database of this version of `gpt2kit review`")
+
     def _make_tables(self) -> None:
         connection = self._connection
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("pragma synchronous = full")
+        connection.execute("pragma foreign_keys = on")
         connection.execute("begin immediate")
         version = connection.execute("pragma user_version").fetchone()[0]
         if version == 0 and not connection.execute("select count(*) from sqlite_master").fetchone()[0]:
@@ -111,10 +125,8 @@ class JudgementStore:
                 connection.execute(statement)
             connection.execute("insert into about values ('secret', ?)", (secrets.token_hex(32),))
             connection.execute(f"pragma user_version = {_VERSION}")
-        elif version != _VERSION:
-            connection.execute("rollback")
-            raise DataError(f"--database {self.path}: is not a database of this version of `gpt2kit review`")
         connection.execute("commit")
+        self._check_version()
 
     def close(self) -> None:
         """Close the file."""
