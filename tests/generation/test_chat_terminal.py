@@ -71,6 +71,7 @@ def test_a_file_to_save_to_that_cannot_be_is_refused_at_once(talk: Talk, tmp_pat
 
 def test_no_message_or_command_ends_the_chat(talk: Talk, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
+    homes = ("/save ~", "/save ~nobody-of-that-name/x")
     refused = {
         "/retry": "nothing has been asked yet",
         "/save": "nothing has been said yet",
@@ -78,10 +79,11 @@ def test_no_message_or_command_ends_the_chat(talk: Talk, tmp_path: Path) -> None
         "/reste": "no command /reste; there are /retry, /reset, /system, /save, /help and /quit",
         "/": "no command /;",
     }
-    code, out, err = talk("\n".join([*refused, "", "Hello!", "/save file/x.jsonl", "/save talk", "/exit", "Goodbye!"]))
+    code, out, err = talk("\n".join([*refused, "", "Hello!", "/save file/x.jsonl", *homes, "/save talk", "/exit"]))
     assert (code, out) == (0, "Good morning, my friend.\n")
     *warnings, saved = err.splitlines()
-    for line, words in zip(warnings, [*refused.values(), "file/x.jsonl lies in a file"], strict=True):
+    unsaved = ("file/x.jsonl lies in a file", "~ is a folder", "~nobody-of-that-name/x: whose home folder that is")
+    for line, words in zip(warnings, [*refused.values(), *unsaved], strict=True):
         assert line.startswith(f"warning: {words}")
     assert saved == "saved: talk.jsonl"
     assert json.loads((tmp_path / "talk.jsonl").read_text())["messages"][0] == {"role": "user", "content": "Hello!"}

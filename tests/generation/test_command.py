@@ -222,3 +222,11 @@ def test_mistakes_are_one_line_and_exit_2(words, message, tmp_path, monkeypatch,
     assert message in said
     assert said.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_argument_that_is_no_text_can_be_written_down(settings, tmp_path):
+    """As from a shell that is not UTF-8; the header once could not be written, and an empty file stayed."""
+    run(settings(seed=0, stop=("\udcff",)))
+    header, _ = records(tmp_path / "texts" / "generated_0001.jsonl")
+    assert header["settings"]["stop"] == ["\udcff"]
+    assert "\\udcff" in (tmp_path / "texts" / "generated_0001.txt").read_text(encoding="utf-8")

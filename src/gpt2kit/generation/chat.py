@@ -215,20 +215,20 @@ def _claim(path: Path | None) -> Path:
         UsageError: it is there already, or cannot be a chat's file.
         DiskError: it cannot be written.
     """
+    place = path or CHATS_FOLDER / _STEM
     try:
         if path is None:
-            path = CHATS_FOLDER / _STEM  # for the messages
             return claim_number(CHATS_FOLDER, _STEM, ".jsonl")
-        path = chat_file(path)
-        with explained_disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.open("x").close()
+        place = chat_file(path)
+        with explained_disk_errors(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.open("x").close()
     except ValueError as error:
         raise UsageError(str(error)) from error
     except (FileExistsError, NotADirectoryError) as error:
-        if path.parent.is_dir():
-            raise UsageError(f"{path} is there already and is not replaced: name a new file") from error
-        raise UsageError(f"{path} lies in a file: name a folder for it that can be one") from error
+        if place.parent.is_dir():
+            raise UsageError(f"{place} is there already and is not replaced: name a new file") from error
+        raise UsageError(f"{place} lies in a file: name a folder for it that can be one") from error
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
-    return path
+        raise UsageError(f"{place} cannot be written: {error.strerror}") from error
+    return place

@@ -289,7 +289,7 @@ def _places(names: Sequence[str], outcomes: Sequence[Outcome], strengths: Streng
 
 def _matches(names: Sequence[str], outcomes: Sequence[Outcome], strengths: Strengths) -> list[Match]:
     """Every two contestants. One that won always is held to the sign test over prompts, each of which it won."""
-    found = []
+    found: list[tuple[str, str, list[float], Difference | None, float]] = []
     for first, second in combinations(range(len(names)), 2):
         scores = [each.score for each in outcomes if (each.first, each.second) == (first, second)]
         scores += [1 - each.score for each in outcomes if (each.first, each.second) == (second, first)]

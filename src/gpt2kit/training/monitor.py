@@ -1,6 +1,7 @@
 """What a run writes about itself: one line of JSON a step, and the same in TensorBoard."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -56,18 +57,7 @@ class Monitor:
         if self._writer is None:
             return
         with explained_disk_errors(self.path):
-            self._draw(step, values)
-
-    def _draw(self, step: int, values: dict[str, Any]) -> None:
-        for name, value in values.items():
-            if name in _TAGS:
-                self._writer.add_scalar(_TAGS[name], value, step)
-        for name in ("loss", "validation_loss"):
-            if isinstance(values.get(name), float):
-                tag = "train/perplexity" if name == "loss" else "validation/perplexity"
-                self._writer.add_scalar(tag, perplexity(float(values[name])), step)
-        if "reason" in values:
-            self._writer.add_text("events", str(values["reason"]), step)
+            _draw(self._writer, step, values)
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """Write a text sampled from a fixed prompt."""
@@ -88,6 +78,19 @@ class Monitor:
             self._file.close()
             if self._writer is not None:
                 self._writer.close()
+
+
+def _draw(writer: Any, step: int, values: Mapping[str, float | str]) -> None:
+    """Write a record to TensorBoard."""
+    for name, value in values.items():
+        if name in _TAGS:
+            writer.add_scalar(_TAGS[name], value, step)
+    for name in ("loss", "validation_loss"):
+        if isinstance(values.get(name), float):
+            tag = "train/perplexity" if name == "loss" else "validation/perplexity"
+            writer.add_scalar(tag, perplexity(float(values[name])), step)
+    if "reason" in values:
+        writer.add_text("events", str(values["reason"]), step)
 
 
 def _tensorboard_writer(folder: Path, step: int) -> Any:
