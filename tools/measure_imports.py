@@ -30,6 +30,7 @@ IMPORTS = {
     "tqdm": "tqdm",
     "zstandard": "zstandard",
     "pyarrow": "pyarrow.parquet",
+    "tiktoken": "tiktoken",
     "tensorboard": "torch.utils.tensorboard",
     "matplotlib": "matplotlib.figure",
     "scikit-learn": "sklearn.decomposition",
