@@ -80,5 +80,11 @@ def share_cell(values: Figures, limits: Figures) -> str:
     return f"{median_ratio(values, limits):.0%}" if _meet(values, limits) else NOTHING
 
 
+def memories(ours: Record, other: Record, key: str) -> str:
+    """Two peak memories against each other, for a table without ranges: medians, or a dash."""
+    peaks = [record.all(key) for record in (ours, other)]
+    return " against ".join(f"{figure(spread(each).median / GIGA)} GB" if each else NOTHING for each in peaks)
+
+
 def _meet(values: Figures, others: Figures) -> bool:
     return any(None not in pair for pair in zip(values, others, strict=False))

@@ -1,10 +1,19 @@
 """The tables of bench-generate."""
 
-from benchmarks.core.page import figure, table
+from benchmarks.core.page import table
 from benchmarks.core.program import Results, records_of
 from benchmarks.core.rounds import Record
-from benchmarks.core.statistics import median_ratio, spread
-from benchmarks.tables.common import GIGA, NOTHING, cell, circumstances, contestants_table, limit, share_cell
+from benchmarks.core.statistics import spread
+from benchmarks.tables.common import (
+    NOTHING,
+    cell,
+    circumstances,
+    contestants_table,
+    limit,
+    memories,
+    ratio_cell,
+    share_cell,
+)
 
 _MEGA = 1e6
 _MILLI = 1e3
@@ -72,8 +81,8 @@ def _ratios(results: Results) -> str:
                 cells.append(NOTHING)
                 continue
             mine, theirs = ours[1].by_round(key), other[1].by_round(key)
-            times = median_ratio(theirs, mine) if _is_time(key) else median_ratio(mine, theirs)
-            cells.append(f"{figure(times)} ({other[0]})")
+            times = ratio_cell(theirs, mine) if _is_time(key) else ratio_cell(mine, theirs)
+            cells.append(f"{times} ({other[0]})")
         rows.append(cells)
     return table(["weights", *_TASKS.values()], rows)
 
@@ -107,12 +116,12 @@ def readme_rows(results: Results) -> list[list[str]]:
             if ours is None or other is None:
                 continue
             (_, mine), (their_name, theirs) = ours, other
-            times = median_ratio(mine.by_round(key), theirs.by_round(key))
+            times = ratio_cell(mine.by_round(key), theirs.by_round(key))
             # Measured in a process that writes one text.
-            memory = f"{_memory(mine)} against {_memory(theirs)}" if key == "single_per_second" else NOTHING
+            memory = memories(mine, theirs, "cold_peak_memory_bytes") if key == "single_per_second" else NOTHING
             what_exactly = f"write {what}, {name} weights, tokens/s"
             other_figure = f"{cell(theirs, key)} ({their_name})"
-            rows.append([what_exactly, cell(mine, key), other_figure, figure(times), memory])
+            rows.append([what_exactly, cell(mine, key), other_figure, times, memory])
     return rows
 
 
@@ -125,8 +134,3 @@ def _best(results: Results, key: str, size: float, *, ours: bool) -> tuple[str, 
     ]
     choose = min if _is_time(key) else max
     return choose(found, key=lambda pair: spread(pair[1].all(key)).median, default=None)
-
-
-def _memory(record: Record) -> str:
-    peaks = record.all("cold_peak_memory_bytes")
-    return f"{figure(spread(peaks).median / GIGA)} GB" if peaks else NOTHING

@@ -13,6 +13,7 @@ from benchmarks.tables.common import (
     circumstances,
     contestants_table,
     limit,
+    memories,
     ratio_cell,
     share_cell,
 )
@@ -129,10 +130,6 @@ def readme_rows(results: Results) -> list[list[str]]:
 
 
 def _readme_row(what: str, ours: Record, name: str, other: Record) -> list[str]:
-    memory = f"{_memory(ours)} against {_memory(other)}"
+    memory = memories(ours, other, "peak_memory_bytes")
     times = ratio_cell(ours.by_round("tokens_per_second"), other.by_round("tokens_per_second"))
     return [what, cell(ours, "tokens_per_second"), f"{cell(other, 'tokens_per_second')} ({name})", times, memory]
-
-
-def _memory(record: Record) -> str:
-    return f"{figure(spread(record.all('peak_memory_bytes')).median / GIGA)} GB"

@@ -157,8 +157,12 @@ def write_json_lines(path: Path, rows: list[Mapping[str, Any]]) -> None:
 
 def json_line(row: Mapping[str, Any]) -> str:
     """An object as a line of JSON; what is no text, such as half a character, is escaped."""
-    line = json.dumps(row, ensure_ascii=False, default=str) + "\n"
-    return line.encode("utf-8", "backslashreplace").decode("utf-8")
+    return encodable(json.dumps(row, ensure_ascii=False, default=str)) + "\n"
+
+
+def encodable(text: str) -> str:
+    """A text with an escape for each character that is half of one, as from an argument that is no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def claim_number(folder: Path, stem: str, suffix: str) -> Path:

@@ -60,7 +60,7 @@ def select_device(name: str) -> "torch.device":
         if name == "cuda":  # under torchrun, a GPU for each process
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {name}: this machine has no such device; use --device cpu or auto") from error
     return device
 

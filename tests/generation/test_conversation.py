@@ -286,7 +286,7 @@ def test_files_that_a_chat_cannot_be_saved_to(
     def full(path: Path, data: str) -> None:
         raise DiskError(f"no space to write {path}")
 
-    monkeypatch.setattr("gpt2kit.generation.chat.write_atomically", full)
+    monkeypatch.setattr("gpt2kit.generation.chat.write_json_lines", full)
     with pytest.raises(DiskError, match="no space"):
         chat.save(tmp_path / "other.jsonl")
     assert not (tmp_path / "other.jsonl").exists()

@@ -28,7 +28,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 
 def quick(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     assert tokenizer._quick is not None
-    return tokenizer._quick.encode_batch(texts)
+    return tokenizer._quick(texts)
 
 
 def test_every_character_that_is_taken_in_every_place(tokenizer: Tokenizer) -> None:

@@ -171,11 +171,11 @@ def share_of_sums_interval(
     Returns:
         As `ratio_interval`; None with fewer than five units.
     """
-    resampled = _resample(numerators_U, denominators_U, seed=seed)
-    if resampled is None or len(_together(numerators_U)) < _FEWEST_SHARED:
+    x_U, n_U = _together(numerators_U), _together(denominators_U)
+    resampled = _resample(x_U, n_U, seed=seed) if len(x_U) >= _FEWEST_SHARED else None
+    if resampled is None:
         return None
     ratio, error, ratio_R, _ = resampled
-    x_U, n_U = _together(numerators_U), _together(denominators_U)
     # What the ratio is without each unit: its skewness is the acceleration.
     left_U = n_U.sum() - n_U
     without_U = np.divide(x_U.sum() - x_U, left_U, out=np.full(len(x_U), float(ratio)), where=left_U > 0)

@@ -1,6 +1,5 @@
 """A conversation with a dialogue-tuned model: turns, a history that fits the context, answers piece by piece."""
 
-import json
 import secrets
 from bisect import bisect_left
 from collections.abc import Generator, Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from gpt2kit.corpus import Message
 from gpt2kit.errors import DiskError, UsageError
-from gpt2kit.files import claim_number, explained_disk_errors, write_atomically
+from gpt2kit.files import claim_number, explained_disk_errors, write_json_lines
 from gpt2kit.generation.language_model import LanguageModel
 from gpt2kit.generation.plan import plan_turn
 from gpt2kit.generation.settings import ChatSettings, chat_file
@@ -135,7 +134,7 @@ class Chat:
         chosen = _claim(path)
         messages = [{"role": message.role, "content": message.content} for message in self.transcript]
         try:
-            write_atomically(chosen, json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+            write_json_lines(chosen, [{"messages": messages}])
         except DiskError:
             chosen.unlink(missing_ok=True)
             raise

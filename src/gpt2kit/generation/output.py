@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gpt2kit.errors import UsageError
-from gpt2kit.files import explained_disk_errors, json_line, sha256_file, write_atomically, write_json_lines
+from gpt2kit.files import encodable, explained_disk_errors, json_line, sha256_file, write_atomically, write_json_lines
 from gpt2kit.generation.sample import Sample
 from gpt2kit.generation.settings import GenerateSettings
 from gpt2kit.model.places import file_hashes, is_adapter
@@ -94,7 +94,7 @@ class OutputFiles:
             f"{len(sample.ids)} tokens) {_RULE}\n{shown(sample, include_prefix=self._include_prefix)}\n"
             for sample in self.samples
         ]
-        return "\n".join([*made_by, *texts]).encode("utf-8", "backslashreplace").decode("utf-8")
+        return encodable("\n".join([*made_by, *texts]))
 
 
 def shown(sample: Sample, *, include_prefix: bool) -> str:

@@ -20,19 +20,14 @@ QUERIES = 64  # of a block
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout`, by `dropped` where it can be."""
+    """`torch.nn.Dropout`, with noise from numpy where it can be."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Each number becomes 0 with probability p, the others are divided by 1 - p; in training only."""
         if self.training and 0 < self.p < 1 and by_own_backward(x):
-            return dropped(x, self.p)
+            out: Tensor = _Dropped.apply(x, self.p)  # type: ignore[no-untyped-call]
+            return out
         return super().forward(x)
-
-
-def dropped(x: Tensor, dropout: float) -> Tensor:
-    """Each number of a float32 tensor becomes 0 with that probability, below 1; the others are divided by the rest."""
-    out: Tensor = _Dropped.apply(x, dropout)  # type: ignore[no-untyped-call]
-    return out
 
 
 def dropped_attention(

@@ -32,7 +32,6 @@ _PAGE_BYTES = 4096
 _ALIGNMENT_BYTES = 64
 _HASHED_BYTES = 1 << 20
 _MOST_READINGS = 3  # of files that a training replaces meanwhile
-_STATED = ("bytes", "time_ns")
 
 
 @dataclass(frozen=True)
@@ -146,18 +145,17 @@ def open_weights(folder: Path, weights: Weights, *, library: CDLL, pool: int) ->
     if kept is not None:
         return kept
     for _ in range(_MOST_READINGS):
-        sources: dict[str, dict[str, Any]] = dict(_sources(folder))
+        sources = _sources(folder)
         packed = _pack(Checkpoint(folder), weights, library=library, pool=pool)
-        if weights != "fp32":
-            sources = {name: {**about, "sha256": sha256_file(folder / name)} for name, about in sources.items()}
-        if _sources(folder) == {name: {key: about[key] for key in _STATED} for name, about in sources.items()}:
+        hashes = {} if weights == "fp32" else {name: sha256_file(folder / name) for name in sources}
+        if _sources(folder) == sources:
             break
     else:
         raise ModelError(f"{folder}: its files are replaced while they are read; wait until that has ended")
     if weights == "fp32":
         return packed
     try:
-        _keep(path, packed, sources)
+        _keep(path, packed, {name: {**about, "sha256": hashes[name]} for name, about in sources.items()})
     except (DiskError, OSError) as error:
         warn(f"the {weights} weights are not kept, and will be made again the next time: {error}")
     return packed
@@ -192,7 +190,7 @@ def _sources(folder: Path) -> dict[str, dict[str, int]]:
     found = {}
     for path in (folder / CONFIG, *weight_files(folder)):
         about = path.stat()
-        found[path.name] = dict(zip(_STATED, (about.st_size, about.st_mtime_ns), strict=True))
+        found[path.name] = {"bytes": about.st_size, "time_ns": about.st_mtime_ns}
     return found
 
 

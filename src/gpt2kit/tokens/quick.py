@@ -6,12 +6,12 @@ make of its bytes: before it is joined, the merges act inside those bytes as the
 the pair that they join.
 """
 
+import functools
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import Any
 
 import tokenizers
 
@@ -23,23 +23,7 @@ _ALIKE = "\x00-\u0377\u037a-\u037f\u0384-\u038a\u038c\u038e-\u03a1\u03a3-\u052f\
 _OTHER_CHARACTERS = re.compile(f"[^{_ALIKE}]")
 _MODEL = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
 _SWITCHES = ("fuse_unk", "byte_fallback", "ignore_merges")
-
-
-class QuickEncoder:
-    """Encodes texts by tiktoken.
-
-    Args:
-        encoding: tiktoken's.
-    """
-
-    def __init__(self, encoding: Any) -> None:
-        self._encoding = encoding
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, on all cores; of texts that `reads_alike` finds nothing in."""
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        ids: list[list[int]] = self._encoding.encode_ordinary_batch(list(texts), num_threads=threads)
-        return ids
+EncodeBatch = Callable[[list[str]], list[list[int]]]
 
 
 def reads_alike(text: str) -> bool:
@@ -47,15 +31,15 @@ def reads_alike(text: str) -> bool:
     return text.isascii() or _OTHER_CHARACTERS.search(text) is None
 
 
-def quick_encoder(engine: tokenizers.Tokenizer, *, byte_of: Mapping[str, int]) -> QuickEncoder | None:
-    """An encoder of tiktoken with the merges of a byte-level tokenizer.
+def quick_encoder(engine: tokenizers.Tokenizer, *, byte_of: Mapping[str, int]) -> EncodeBatch | None:
+    """What gives, by tiktoken and on all cores, the ids of each of several texts that `reads_alike`.
 
     Args:
         engine: the tokenizer.
         byte_of: the byte that each character of its vocabulary stands for.
 
     Returns:
-        The encoder; None where tiktoken is not installed, or would not give the same ids.
+        A function of the texts; None where tiktoken is not installed, or would not give the same ids.
     """
     try:
         import tiktoken
@@ -64,7 +48,9 @@ def quick_encoder(engine: tokenizers.Tokenizer, *, byte_of: Mapping[str, int]) -
     ranks = _ranks(engine, byte_of)
     if ranks is None:
         return None
-    return QuickEncoder(tiktoken.Encoding("gpt2kit", pat_str=_WORDS, mergeable_ranks=ranks, special_tokens={}))
+    encoding = tiktoken.Encoding("gpt2kit", pat_str=_WORDS, mergeable_ranks=ranks, special_tokens={})
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return functools.partial(encoding.encode_ordinary_batch, num_threads=threads)
 
 
 def _ranks(engine: tokenizers.Tokenizer, byte_of: Mapping[str, int]) -> dict[bytes, int] | None:

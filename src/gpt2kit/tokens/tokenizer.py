@@ -13,7 +13,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors,
 
 from gpt2kit.errors import ModelError, UsageError
 from gpt2kit.files import read_json, sha256_json, to_json, write_atomically
-from gpt2kit.tokens.quick import QuickEncoder, quick_encoder, reads_alike
+from gpt2kit.tokens.quick import EncodeBatch, quick_encoder, reads_alike
 
 END_OF_TEXT = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # 256 bytes and end-of-text
@@ -151,7 +151,7 @@ class Tokenizer:
         if sum(map(len, texts)) < _FEWEST_QUICK_CHARACTERS or self._quick is None:
             return self._encode_all(texts)
         is_alike = [reads_alike(text) for text in texts]
-        quick = iter(self._quick.encode_batch([text for text, alike in zip(texts, is_alike, strict=True) if alike]))
+        quick = iter(self._quick([text for text, alike in zip(texts, is_alike, strict=True) if alike]))
         others = iter(self._encode_all([text for text, alike in zip(texts, is_alike, strict=True) if not alike]))
         return [next(quick if alike else others) for alike in is_alike]
 
@@ -160,7 +160,7 @@ class Tokenizer:
         return [encoding.ids for encoding in encodings]
 
     @cached_property
-    def _quick(self) -> QuickEncoder | None:
+    def _quick(self) -> EncodeBatch | None:
         return quick_encoder(self._engine, byte_of=_BYTE_OF)
 
     def decode(self, ids: Iterable[int]) -> str:

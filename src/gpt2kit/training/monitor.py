@@ -1,13 +1,12 @@
 """What a run writes about itself: one line of JSON a step, and the same in TensorBoard."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from gpt2kit.console import say, warn
 from gpt2kit.errors import MissingExtraError
-from gpt2kit.files import explained_disk_errors, read_json_lines, write_json_lines
+from gpt2kit.files import explained_disk_errors, json_line, read_json_lines, write_json_lines
 from gpt2kit.model.loss import perplexity
 from gpt2kit.runtime import require_extra
 
@@ -48,7 +47,7 @@ class Monitor:
 
     def _write(self, record: dict[str, Any]) -> None:
         with explained_disk_errors(self.path):
-            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._file.write(json_line(record))
             self._file.flush()
 
     def record(self, step: int, kind: str, **values: float | str) -> None:
