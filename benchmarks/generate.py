@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import assets, pages
+from benchmarks.core.machine import gpu
 from benchmarks.core.places import WORK
 from benchmarks.core.process import Outcome, run_contestant, run_process
 from benchmarks.core.program import choose, keep, options, parser, run_benchmark, slug
 from benchmarks.core.rounds import Contestant, say
 
-NAME = "generate"
+NAME, GPU_NAME = "generate", "generate-gpu"
 # What is asked for: `tokens` of one text, `batch_tokens` of each of 32 texts, `samples` of `sample_tokens` each.
 _SIZES = {"tokens": 128, "repeats": 3, "batch": True, "batch_tokens": 64, "samples": 256, "sample_tokens": 16}
+_GPU_SIZES = _SIZES | {"sample_tokens": 64}
 _QUICK_SIZES = _SIZES | {"repeats": 2, "batch_tokens": 16, "samples": 64, "sample_tokens": 8}
 
 
@@ -62,6 +64,12 @@ CONTESTANTS = [
     _peer("llama.cpp Q8_0", *_LLAMA, 1, weights="q8_0"),
     _peer("llama.cpp Q4_0", *_LLAMA, 0.5, weights="q4_0"),
 ]
+# On a GPU, in bf16: what gpt2kit takes there by itself.
+GPU_CONTESTANTS = [
+    _ours("bf16", 2),
+    _peer("transformers, eager", *_TRANSFORMERS, 2, compile=False, dtype="bfloat16"),
+    _peer("transformers, compiled", *_TRANSFORMERS, 2, compile=True, dtype="bfloat16", batches=False),
+]
 
 
 def main() -> None:
@@ -69,8 +77,10 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--no-batches", action="store_true", help="leave out the batch and the samples, which take long")
     arguments = made.parse_args()
-    chosen, contestants = options(arguments), choose(CONTESTANTS, arguments)
-    sizes = _QUICK_SIZES if chosen.quick else _SIZES
+    on_gpu = gpu() is not None
+    name = GPU_NAME if on_gpu else NAME
+    chosen, contestants = options(arguments), choose(GPU_CONTESTANTS if on_gpu else CONTESTANTS, arguments)
+    sizes = _QUICK_SIZES if chosen.quick else _GPU_SIZES if on_gpu else _SIZES
     if arguments.no_batches:
         sizes = sizes | {"batch": False, "samples": 0}
     assets.ensure("writing-model", "prompts")
@@ -84,7 +94,7 @@ def main() -> None:
 
     def measure(one: Contestant, number: int) -> Outcome:
         """Conversions first, once; then a process for the rates and one for the cold start."""
-        log = WORK / "logs" / NAME / f"{slug(one.name)}-{number + 1}.log"
+        log = WORK / "logs" / name / f"{slug(one.name)}-{number + 1}.log"
         told = common | dict(one.arguments)
         how: dict[str, Any] = {"threads": chosen.threads, "timeout_seconds": one.timeout_seconds}
         if one.name not in prepared:
@@ -106,23 +116,20 @@ def main() -> None:
         beside = {"cold_seconds": cold.seconds, "cold_peak_memory_bytes": cold.peak_memory_bytes}
         return Outcome(rates.seconds, rates.peak_memory_bytes, rates.values | beside)
 
-    results = run_benchmark(NAME, contestants, chosen, common=common, settings={"sizes": sizes}, measure=measure)
+    results = run_benchmark(name, contestants, chosen, common=common, settings={"sizes": sizes}, measure=measure)
     results["parameters"] = multiplied_parameters()
     results["weight_bytes"] = {one.name: one.arguments["weight_bytes"] for one in contestants}
-    keep(NAME, results, trial=chosen.is_trial)
-    pages.show(NAME, results, write=not chosen.is_trial)
+    keep(name, results, trial=chosen.is_trial)
+    pages.show(name, results, write=not chosen.is_trial)
 
 
 def from_the_shell(flags: dict[str, str], tokens: int, *, log: Path, threads: int) -> Outcome:
     """`gpt2kit generate` itself, as a user types it."""
     prompt = json.loads(assets.PROMPTS.read_text(encoding="utf-8"))["short"][0]["text"]
     folder = Path(tempfile.mkdtemp(prefix="texts-", dir=WORK))
-    command: list[str | Path] = [
-        Path(sys.executable).with_name("gpt2kit"),
-        "generate",
-        "--model_dir",
-        assets.WRITING_MODEL,
-    ]
+    program = Path(sys.executable).with_name("gpt2kit")
+    command: list[str | Path] = [program] if program.exists() else [sys.executable, "-m", "gpt2kit"]
+    command += ["generate", "--model_dir", assets.WRITING_MODEL]
     command += ["--prompt", prompt, "--max_new_tokens", str(tokens), "--min_new_tokens", str(tokens)]
     command += ["--temperature", "0", "--no_lookup", "--output_dir", folder]
     for name, value in flags.items():

@@ -16,7 +16,16 @@ from benchmarks.core.program import Results, read_results
 from benchmarks.core.rounds import say
 from benchmarks.tables import data, generate, quality, train, xl
 
-BENCHMARKS: dict[str, ModuleType] = {"train": train, "xl": xl, "generate": generate, "data": data, "quality": quality}
+BENCHMARKS: dict[str, ModuleType] = {
+    "train": train,
+    "xl": xl,
+    "generate": generate,
+    "data": data,
+    "quality": quality,
+    "train-gpu": train,
+    "xl-gpu": xl,
+    "generate-gpu": generate,
+}
 
 
 def page_text(text: str, *, read: Callable[[str], Results | None] = read_results) -> str:

@@ -41,7 +41,7 @@ def machine() -> dict[str, Any]:
         "cache": facts.get("cache size"),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "instructions": sorted(set(_TELLING_FLAGS) & set((facts.get("flags") or facts.get("Features") or "").split())),
-        "gpu": _gpu(),
+        "gpu": gpu(),
     }
 
 
@@ -54,7 +54,8 @@ def _processor() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def _gpu() -> str | None:
+def gpu() -> str | None:
+    """The name of the GPU and its memory; None where there is none."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -91,7 +92,12 @@ def _program() -> str:
 
 
 def commit() -> str | None:
-    """The commit measured; with "+changes" where the working tree has changes that matter."""
+    """The commit measured; with "+changes" where the working tree has changes that matter.
+
+    Where the files came without their history, the environment variable BENCHMARK_COMMIT names it.
+    """
+    if named := os.environ.get("BENCHMARK_COMMIT"):
+        return named
     try:
         name = subprocess.run(
             ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -18,7 +18,7 @@ from benchmarks.tables.common import (
 _MEGA = 1e6
 _MILLI = 1e3
 # Contestants whose weights have as many bits are compared with each other.
-_CLASSES = {4: "fp32", 1: "8-bit", 0.5: "4-bit"}
+_CLASSES = {4: "fp32", 2: "bf16", 1: "8-bit", 0.5: "4-bit"}
 _TASKS = {
     "single_per_second": "one text",
     "first_token_seconds": "first token",
@@ -67,13 +67,15 @@ def tables(results: Results) -> dict[str, str]:
     )
     if tasks := _failed_tasks(results):
         body += "\n" + tasks
-    return {"generate": body}
+    return {"generate" if results["machine"]["gpu"] is None else "generate-gpu": body}
 
 
 def _ratios(results: Results) -> str:
     """How many times as quick as the best other, task by task, for each class of weights."""
     rows = []
     for size, name in _CLASSES.items():
+        if size not in results["weight_bytes"].values():
+            continue
         cells = [name]
         for key in _TASKS:
             ours, other = (_best(results, key, size, ours=own) for own in (True, False))
@@ -110,6 +112,8 @@ def _failed_tasks(results: Results) -> str:
 def readme_rows(results: Results) -> list[list[str]]:
     """Rows for README.md: what, ours, the best other, for each class of weights."""
     rows = []
+    gpu = results["machine"]["gpu"]
+    where = "" if gpu is None else f" on an {gpu.partition(',')[0]}"
     for size, name in _CLASSES.items():
         for what, key in (("one text", "single_per_second"), ("32 texts", "batch_per_second")):
             ours, other = _best(results, key, size, ours=True), _best(results, key, size, ours=False)
@@ -118,8 +122,12 @@ def readme_rows(results: Results) -> list[list[str]]:
             (_, mine), (their_name, theirs) = ours, other
             times = ratio_cell(mine.by_round(key), theirs.by_round(key))
             # Measured in a process that writes one text.
-            memory = memories(mine, theirs, "cold_peak_memory_bytes") if key == "single_per_second" else NOTHING
-            what_exactly = f"write {what}, {name} weights, tokens/s"
+            memory = (
+                memories(mine, theirs, "cold_peak_memory_bytes")
+                if key == "single_per_second" and gpu is None
+                else NOTHING
+            )
+            what_exactly = f"write {what}{where}, {name} weights, tokens/s"
             other_figure = f"{cell(theirs, key)} ({their_name})"
             rows.append([what_exactly, cell(mine, key), other_figure, times, memory])
     return rows

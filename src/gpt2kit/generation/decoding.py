@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gpt2kit.errors import ModelError
+from gpt2kit.generation.gpu_decoding import SCORES_BROKEN
 from gpt2kit.generation.reader import Reader
 from gpt2kit.generation.rules import PenaltyRules
 from gpt2kit.generation.sampling import (
@@ -90,10 +91,7 @@ def next_logits(model: GPT2, hidden_BD: Tensor) -> Tensor:
     """
     logits_BV = model.logits(hidden_BD)
     if not torch.isfinite(logits_BV.sum()):
-        raise ModelError(
-            "the model's scores are not numbers (NaN or infinite): its weights are damaged, or the precision is too "
-            "narrow for them; try --precision fp32"
-        )
+        raise ModelError(SCORES_BROKEN)
     return logits_BV
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gpt2kit.model import GPT2, GPT2Config, KVCache
+from gpt2kit.model.graph import StepGraph, can_be_recorded
 
 _TOKENS_AT_ONCE = 8192  # of prompts: bounds the activations
 _SPARE_COLUMNS = 64  # beyond the context, so that rows are moved to the left only now and then
@@ -51,10 +52,16 @@ class Reader:
             len(windows), num_columns(model.config, longest=longest, max_new_tokens=max_new_tokens)
         )
         self._cache.length = longest
+        self._graph = self._new_graph()
         self.hidden_BD = torch.zeros(
             len(windows), model.config.n_embd, device=model.device, dtype=model.transformer.wte.weight.dtype
         )
         self._read_windows(range(len(windows)))
+
+    @property
+    def cache(self) -> KVCache:
+        """The keys and values of what was read."""
+        return self._cache
 
     def step(self, ids: Sequence[int]) -> None:
         """Read one more token for each row."""
@@ -62,8 +69,12 @@ class Reader:
             self._move_left()
         n_positions = self.model.config.n_positions
         full = [row for row, window in enumerate(self.windows) if len(window) == n_positions]
-        if len(full) < len(self.windows):
-            positions = [min(len(window), n_positions - 1) for window in self.windows]
+        positions = [min(len(window), n_positions - 1) for window in self.windows]
+        if len(full) == len(self.windows):
+            self._cache.length += 1
+        elif self._graph is not None:
+            self.hidden_BD = self._graph.read(ids, positions, self._padding(self._cache.length + 1))
+        else:
             hidden_B1D = self.model(
                 self._tensor(ids)[:, None],
                 position_ids_BT=self._tensor(positions)[:, None],
@@ -71,8 +82,6 @@ class Reader:
                 key_mask_BS=self._key_mask(self._cache.length + 1),
             )
             self.hidden_BD = hidden_B1D[:, -1]
-        else:
-            self._cache.length += 1
         for window, identifier in zip(self.windows, ids, strict=True):
             window.append(identifier)
             if len(window) > n_positions:
@@ -85,6 +94,7 @@ class Reader:
         rows_B = self._tensor(rows)
         self._cache.select(rows_B)
         self.hidden_BD = self.hidden_BD[rows_B]
+        self._graph = self._new_graph()
 
     def read_alone(self, row: int) -> Tensor:
         """The hidden state [1, D] of a row, computed from its window alone: no batch, no padding, no cache."""
@@ -125,11 +135,18 @@ class Reader:
 
     def _key_mask(self, num_columns: int) -> Tensor | None:
         """True for the columns that hold a row's window; None when all do."""
-        padding = [num_columns - min(len(window) + 1, num_columns) for window in self.windows]
+        padding = self._padding(num_columns)
         if not any(padding):
             return None
         columns_S = torch.arange(num_columns, device=self.model.device)
         return columns_S >= self._tensor(padding)[:, None]
+
+    def _padding(self, num_columns: int) -> list[int]:
+        """How many columns are before each row's window, once it has a token more."""
+        return [num_columns - min(len(window) + 1, num_columns) for window in self.windows]
+
+    def _new_graph(self) -> StepGraph | None:
+        return StepGraph(self.model, self._cache) if can_be_recorded(self.model) else None
 
     def _move_left(self) -> None:
         """Leave out the columns that are padding in every row."""

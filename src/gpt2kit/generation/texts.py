@@ -76,7 +76,10 @@ def write(
 
 
 def pieces(plan: Plan) -> Generator[tuple[Writing, str]]:
-    """Write all texts: each with its new characters, token by token, until its `finish_reason` is set."""
+    """Write all texts: each with its new characters, until its `finish_reason` is set.
+
+    They come token by token, but for several texts on a GPU, and for methods that know a text only at its end.
+    """
     settings = plan.settings
     with nullcontext() if plan.native else _eval_mode(plan.model.model):
         if settings.method == "sampling":
@@ -126,11 +129,14 @@ def _decoded_batch(plan: Plan, batch: Sequence[Writing]) -> Iterator[tuple[Writi
             keep=settings.window_keep,
             lookup=settings.lookup,
         )
-    from gpt2kit.generation import decoding
+    from gpt2kit.generation import decoding, gpu_decoding
     from gpt2kit.generation.sampling import Cutoffs
 
+    network = plan.model.model
+    if gpu_decoding.can_decode(network, batch, penalties=plan.penalties, cutoffs=cutoffs):
+        return gpu_decoding.decode(network, batch, penalties=plan.penalties, cutoffs=cutoffs)
     return decoding.decode(
-        plan.model.model,
+        network,
         batch,
         penalties=_penalties(plan),
         cutoffs=None if cutoffs is None else Cutoffs(**asdict(cutoffs)),

@@ -70,6 +70,7 @@ class Writing:
         self._ending = ending
         self._end_of_text = tokenizer.end_of_text
         self._decoder = tokenizer.stream_decoder()
+        self._kept: list[int] = []  # tokens whose characters have not been looked at
         self._num_shown = 0
         self._left_out = ""  # the white space at the start
         self._longest_stop = max(map(len, ending.stop), default=0)
@@ -86,6 +87,28 @@ class Writing:
         if self.finish_reason is None and len(self.ids) >= self._ending.max_new_tokens:
             self._extend(self._decoder.flush())
             self.finish_reason = self.finish_reason or "length"
+        return self._show()
+
+    @property
+    def has_stops(self) -> bool:
+        """Whether it may end at a string."""
+        return bool(self._ending.stop)
+
+    def keep(self, identifier: int, logprob: float) -> bool:
+        """Add a token without looking at its characters; whether the text, which has no stop strings, ends with it."""
+        self.ids.append(identifier)
+        self.logprob += logprob
+        self._kept.append(identifier)
+        return identifier == self._end_of_text or len(self.ids) >= self._ending.max_new_tokens
+
+    def push_kept(self) -> str:
+        """Look at the characters of the tokens that were kept, as `push` would have; the text ends with them."""
+        *before, last = self._kept
+        self._kept = []
+        pieces = [self._decoder.push(identifier) for identifier in before]
+        pieces += [] if last == self._end_of_text else [self._decoder.push(last)]
+        self._extend("".join([*pieces, self._decoder.flush()]))
+        self.finish_reason = "end_of_text" if last == self._end_of_text else "length"
         return self._show()
 
     def _extend(self, piece: str) -> None:

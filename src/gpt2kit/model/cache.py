@@ -3,10 +3,15 @@
 Shapes: L layers, B rows, H heads, S positions, K width of a head.
 """
 
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from gpt2kit.model import kernels
 
 
 class CacheShape(Protocol):
@@ -23,6 +28,14 @@ class CacheShape(Protocol):
     @property
     def n_embd(self) -> int:
         """Width of all heads together."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the rows of a cache stand, known on the GPU alone: the first column of each, and the next one of all."""
+
+    first_B: Tensor
+    column_1: Tensor
 
 
 class KVCache:
@@ -52,6 +65,7 @@ class KVCache:
         self.keys_LBHSK = torch.zeros(shape, device=device, dtype=dtype)
         self.values_LBHSK = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0
+        self._places: Places | None = None
 
     @property
     def batch_size(self) -> int:
@@ -69,6 +83,35 @@ class KVCache:
         self.keys_LBHSK[layer, :, :, self.length : end] = keys_BHTK
         self.values_LBHSK[layer, :, :, self.length : end] = values_BHTK
         return self.keys_LBHSK[layer, :, :, :end], self.values_LBHSK[layer, :, :, :end]
+
+    @contextlib.contextmanager
+    def places_on_gpu(self, places: Places) -> Iterator[None]:
+        """While a graph is recorded, which has to serve all places: `attend` takes the place of `append`."""
+        self._places = places
+        try:
+            yield
+        finally:
+            self._places = None
+
+    @property
+    def attends(self) -> bool:
+        """Whether new tokens, one a row, go through `attend`."""
+        return self._places is not None
+
+    def attend(self, layer: int, q_BH1K: Tensor, k_BH1K: Tensor, v_BH1K: Tensor, *, scale: float) -> Tensor:
+        """Store a layer's new keys and values and attend to all of its row's: [B, H, 1, K]."""
+        assert self._places is not None
+        out_BHK = kernels.attend_to_cache(
+            q_BH1K.squeeze(2),
+            k_BH1K.squeeze(2),
+            v_BH1K.squeeze(2),
+            self.keys_LBHSK[layer],
+            self.values_LBHSK[layer],
+            self._places.first_B,
+            self._places.column_1,
+            scale=scale,
+        )
+        return out_BHK.unsqueeze(2)
 
     def select(self, rows: Tensor) -> None:
         """Keep, repeat or reorder rows: row i becomes what row `rows[i]` was (int64); the batch size may change."""

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from gpt2kit.errors import ModelError
+from gpt2kit.model.attention import attention_in_segments, segment_starts, takes_segments
 from gpt2kit.model.cache import KVCache
 from gpt2kit.model.dropout import Dropout, dropped_attention
 from gpt2kit.model.loss import chunked_cross_entropy, chunked_token_losses
@@ -91,10 +92,13 @@ class GPT2Config:
 
 @dataclass(frozen=True)
 class AttentionMask:
-    """Which keys a query sees: the kernel's own causal triangle, an explicit mask, or every key (both unset)."""
+    """Which keys a query sees: the kernel's own causal triangle, in whole rows or in each segment of them; an explicit
+    mask; or every key (all unset).
+    """
 
     is_causal: bool = False
     allowed_B1TS: Tensor | None = None
+    segment_starts_S: Tensor | None = None
 
 
 class Conv1D(nn.Module):
@@ -138,10 +142,17 @@ class Attention(nn.Module):
     def forward(self, x_BTD: Tensor, mask: AttentionMask, cache: KVCache | None = None) -> Tensor:
         """softmax(q kᵀ · scale + mask) v, heads merged and projected: [B, T, D] -> [B, T, D]."""
         q_BHTK, k_BHSK, v_BHSK = self.queries_keys_values(x_BTD)
-        if cache is not None:
+        attends = cache is not None and cache.attends
+        if cache is not None and not attends:
             k_BHSK, v_BHSK = cache.append(self.layer, k_BHSK, v_BHSK)
         dropout = self.attn_pdrop if self.training else 0.0
-        if 0 < dropout < 1 and cache is None and by_own_backward(q_BHTK):
+        if cache is not None and attends:
+            out_BHTK = cache.attend(self.layer, q_BHTK, k_BHSK, v_BHSK, scale=self.scale)
+        elif mask.segment_starts_S is not None:
+            out_BHTK = attention_in_segments(
+                q_BHTK, k_BHSK, v_BHSK, mask.segment_starts_S, scale=self.scale, dropout=dropout
+            )
+        elif 0 < dropout < 1 and cache is None and by_own_backward(q_BHTK):
             out_BHTK = dropped_attention(
                 q_BHTK, k_BHSK, v_BHSK, scale=self.scale, dropout=dropout, allowed_B1TT=mask.allowed_B1TS
             )
@@ -265,12 +276,18 @@ class GPT2(nn.Module):
         """The device the weights are on."""
         return self.transformer.wte.weight.device
 
+    @property
+    def head_width(self) -> int:
+        """Width of an attention head."""
+        return self.config.n_embd // self.config.n_head
+
     def forward(
         self,
         input_ids_BT: Tensor,
         *,
         position_ids_BT: Tensor | None = None,
         segment_ids_BT: Tensor | None = None,
+        segment_starts_S: Tensor | None = None,
         cache: KVCache | None = None,
         key_mask_BS: Tensor | None = None,
         gradient_memory: GradientMemory | None = None,
@@ -281,6 +298,9 @@ class GPT2(nn.Module):
             input_ids_BT: token ids.
             position_ids_BT: positions, 0 to n_positions - 1; by default they go on from the cache's length.
             segment_ids_BT: the document each token belongs to; attention stays inside it. Not with a cache.
+            segment_starts_S: where, in the flattened rows, each of those documents begins, and behind the last one how
+                long they are: int32, for the kernel that takes them one by one. Without them they are looked for, and
+                a GPU has to be waited for.
             cache: keys and values of the tokens before the input; the input's are added to it.
             key_mask_BS: True for the keys that exist, False for left padding, over cache and input together.
             gradient_memory: the backward pass adds the gradients of matrices into their `grad`, which is made here;
@@ -302,7 +322,11 @@ class GPT2(nn.Module):
                     f"{past + T} positions were asked of a model whose context is {self.config.n_positions}"
                 )
             position_ids_BT = torch.arange(past, past + T, device=input_ids_BT.device)[None]
-        mask = attention_mask(input_ids_BT, past=past, segment_ids_BT=segment_ids_BT, key_mask_BS=key_mask_BS)
+        if segment_ids_BT is not None and takes_segments(self.transformer.wte.weight, self.head_width):
+            starts_S = segment_starts(segment_ids_BT) if segment_starts_S is None else segment_starts_S
+            mask = AttentionMask(segment_starts_S=starts_S)
+        else:
+            mask = attention_mask(input_ids_BT, past=past, segment_ids_BT=segment_ids_BT, key_mask_BS=key_mask_BS)
 
         if gradient_memory is None:
             embedded_BTD = F.embedding(input_ids_BT, self.transformer.wte.weight)
@@ -338,6 +362,8 @@ class GPT2(nn.Module):
         *,
         position_ids_BT: Tensor | None = None,
         segment_ids_BT: Tensor | None = None,
+        places_N: Tensor | None = None,
+        segment_starts_S: Tensor | None = None,
         gradient_scale: float | None = None,
         gradient_memory: GradientMemory | None = None,
     ) -> Tensor:
@@ -350,6 +376,8 @@ class GPT2(nn.Module):
             target_ids_BT: the ids that follow them.
             position_ids_BT: see `forward`.
             segment_ids_BT: see `forward`.
+            places_N: flat positions among which all targets are that count; an NVIDIA GPU spares itself the others.
+            segment_starts_S: see `forward`.
             gradient_scale: what the sum will be multiplied by before its backward pass, which must then follow. When
                 it is given, the gradients of the embedding, the head and the layers are added into `grad` in place: a
                 training step then holds one of the embedding's size, not three.
@@ -364,10 +392,16 @@ class GPT2(nn.Module):
                 input_ids_BT,
                 position_ids_BT=position_ids_BT,
                 segment_ids_BT=segment_ids_BT,
+                segment_starts_S=segment_starts_S,
                 gradient_memory=memory,
             )
         return chunked_cross_entropy(
-            hidden_BTD, self.lm_head.weight, target_ids_BT, gradient_scale=gradient_scale, memory=memory
+            hidden_BTD,
+            self.lm_head.weight,
+            target_ids_BT,
+            gradient_scale=gradient_scale,
+            memory=memory,
+            places_N=places_N,
         )
 
     @torch.no_grad()
@@ -378,10 +412,17 @@ class GPT2(nn.Module):
         *,
         position_ids_BT: Tensor | None = None,
         segment_ids_BT: Tensor | None = None,
+        places_N: Tensor | None = None,
+        segment_starts_S: Tensor | None = None,
     ) -> Tensor:
-        """Nats of each target, [B, T] in float32; 0 where the target is -100."""
-        hidden_BTD = self(input_ids_BT, position_ids_BT=position_ids_BT, segment_ids_BT=segment_ids_BT)
-        return chunked_token_losses(hidden_BTD, self.lm_head.weight, target_ids_BT)
+        """Nats of each target, [B, T] in float32; 0 where the target is -100. The arguments are those of `loss`."""
+        hidden_BTD = self(
+            input_ids_BT,
+            position_ids_BT=position_ids_BT,
+            segment_ids_BT=segment_ids_BT,
+            segment_starts_S=segment_starts_S,
+        )
+        return chunked_token_losses(hidden_BTD, self.lm_head.weight, target_ids_BT, places_N=places_N)
 
 
 class _EmbeddingInPlace(torch.autograd.Function):
@@ -394,13 +435,13 @@ class _EmbeddingInPlace(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, None, None]:
         if ctx.needs_input_grad[1]:
-            total_VD, ids_N = ctx.memory.of(ctx.weight_VD), ctx.ids_BT.flatten()
-            grad_ND = grad_outputs[0].reshape(ids_N.numel(), -1).to(total_VD.dtype)
-            # Each adds in a fixed order on its device; index_put_ on a CPU and index_add_ on a GPU do not.
+            total_VD, grad_BTD = ctx.memory.of(ctx.weight_VD), grad_outputs[0].to(ctx.weight_VD.dtype)
+            # Each adds in a fixed order on its device; on a GPU index_add_ does not, and index_put_ takes its time over
+            # a token that occurs often.
             if total_VD.device.type == "cpu":
-                total_VD.index_add_(0, ids_N, grad_ND)
+                total_VD.index_add_(0, ctx.ids_BT.flatten(), grad_BTD.reshape(-1, total_VD.size(1)))
             else:
-                total_VD.index_put_((ids_N,), grad_ND, accumulate=True)
+                total_VD += torch.ops.aten.embedding_dense_backward(grad_BTD, ctx.ids_BT, len(total_VD), -1, False)
         return None, None, None
 
 

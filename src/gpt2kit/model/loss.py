@@ -7,7 +7,10 @@ while the chunk's probabilities are at hand:
     nats = Σ logsumexp(h Wᵀ) - (h Wᵀ)[target]      d nats / d(h Wᵀ) = softmax(h Wᵀ) - onehot(target) = E
     d nats / dh = E W                              d nats / dW = Eᵀ h
 
-Shapes: N tokens, C tokens of a chunk, D width, V vocabulary, S a slice of it.
+On an NVIDIA GPU a kernel turns scores into errors in place, and the vocabulary is filled up to a multiple of 64, since
+products whose rows do not begin at such places take several times as long (GPT-2's has 50,257 entries).
+
+Shapes: N tokens, C tokens of a chunk, D width, V vocabulary, P vocabulary filled up, S a slice of it.
 """
 
 import math
@@ -16,10 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt2kit.model import kernels
 from gpt2kit.model.products import GradientMemory, by_onednn, product, weight_gradient
 
-IGNORED_TARGET = -100
+IGNORED_TARGET = kernels.IGNORED_TARGET
 CHUNK_TOKENS = 512
+GPU_CHUNK_TOKENS = 16_384
+_MULTIPLE = 64
 SLICE_TOKENS = 6_400  # of the vocabulary, in the gradient of the head's weight
 
 
@@ -30,6 +36,7 @@ def chunked_cross_entropy(
     *,
     gradient_scale: float | None = None,
     memory: GradientMemory | None = None,
+    places_N: Tensor | None = None,
 ) -> Tensor:
     """The sum of nats over all targets that are not -100.
 
@@ -40,11 +47,12 @@ def chunked_cross_entropy(
         gradient_scale: what the sum will be multiplied by before its backward pass. When it is given, the weight's
             gradient is added into `weight_VD.grad` here and now, which saves holding it a second time.
         memory: where that gradient is made; needed with `gradient_scale`.
+        places_N: flat positions among which all targets are that count; an NVIDIA GPU spares itself the others.
 
     Returns:
         A float32 scalar, differentiable in the hidden states and the weight.
     """
-    hidden_ND, targets_N, _ = _with_targets(hidden_BTD, target_ids_BT)
+    hidden_ND, targets_N, _ = _with_targets(hidden_BTD, target_ids_BT, places_N)
     nats: Tensor = _ChunkedCrossEntropy.apply(hidden_ND, weight_VD, targets_N, gradient_scale, memory)  # type: ignore[no-untyped-call]
     return nats
 
@@ -58,10 +66,15 @@ def perplexity(nats_per_token: float) -> float:
 
 
 @torch.no_grad()
-def chunked_token_losses(hidden_BTD: Tensor, weight_VD: Tensor, target_ids_BT: Tensor) -> Tensor:
-    """Nats of each target as [B, T] float32, 0 where the target is -100."""
-    hidden_ND, targets_N, places_N = _with_targets(hidden_BTD, target_ids_BT)
+def chunked_token_losses(
+    hidden_BTD: Tensor, weight_VD: Tensor, target_ids_BT: Tensor, *, places_N: Tensor | None = None
+) -> Tensor:
+    """Nats of each target as [B, T] float32, 0 where the target is -100. See `chunked_cross_entropy`."""
+    hidden_ND, targets_N, places_N = _with_targets(hidden_BTD, target_ids_BT, places_N)
     nats_BT = torch.zeros(target_ids_BT.numel(), device=hidden_BTD.device)
+    if kernels.available(hidden_ND):
+        nats_BT[places_N] = _nats_on_gpu(hidden_ND.to(_compute_dtype(hidden_ND)), weight_VD, targets_N)
+        return nats_BT.view(target_ids_BT.shape)
     for start in range(0, targets_N.numel(), CHUNK_TOKENS):
         chunk = slice(start, start + CHUNK_TOKENS)
         if by_onednn(hidden_ND):
@@ -73,14 +86,22 @@ def chunked_token_losses(hidden_BTD: Tensor, weight_VD: Tensor, target_ids_BT: T
     return nats_BT.view(target_ids_BT.shape)
 
 
-def _with_targets(hidden_BTD: Tensor, target_ids_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The hidden states that have a target, their targets, and their flat positions."""
+def _with_targets(
+    hidden_BTD: Tensor, target_ids_BT: Tensor, places_N: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The hidden states that have a target, their targets, and their flat positions.
+
+    A GPU would have to be waited for to find them: there it is all that are given, whether they have one or not.
+    """
     hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.size(-1))
     targets_N = target_ids_BT.reshape(-1)
-    places_N = torch.nonzero(targets_N != IGNORED_TARGET).squeeze(1)
+    if places_N is None and kernels.available(hidden_ND):  # which leaves out what does not count
+        places_N = torch.arange(targets_N.numel(), device=targets_N.device)
+    elif places_N is None:
+        places_N = torch.nonzero(targets_N != IGNORED_TARGET).squeeze(1)
     if places_N.numel() == targets_N.numel():
         return hidden_ND, targets_N, places_N
-    return hidden_ND[places_N], targets_N[places_N], places_N
+    return hidden_ND.index_select(0, places_N), targets_N[places_N], places_N
 
 
 def _compute_dtype(hidden_ND: Tensor) -> torch.dtype:
@@ -102,10 +123,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         dtype = _compute_dtype(hidden_ND)
         need_hidden, need_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
-        N, V = targets_N.numel(), weight_VD.size(0)
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            h_ND, w_VD = hidden_ND.to(dtype), weight_VD.to(dtype)
-            nats = torch.zeros((), device=h_ND.device)
+            h_ND = hidden_ND.to(dtype)
             grad_hidden_ND = torch.empty_like(h_ND) if need_hidden else None
             grad_weight_VD, scale = None, 1.0 if gradient_scale is None else gradient_scale
             if need_weight and gradient_scale is None:
@@ -113,42 +132,19 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             elif need_weight:
                 assert memory is not None
                 grad_weight_VD = memory.of(weight_VD)
-            onednn = by_onednn(h_ND)
-            # Two buffers for every chunk: fresh pages for 100 MB cost as much as the product itself.
-            size = 0 if onednn else min(CHUNK_TOKENS, N)
-            logits_buffer_CV = h_ND.new_empty(size, V) if memory is None else memory.scores((size, V), h_ND)
-            scores_buffer_CV = logits_buffer_CV if dtype == torch.float32 else logits_buffer_CV.float()
-            for start in range(0, N, CHUNK_TOKENS):
-                chunk = slice(start, min(start + CHUNK_TOKENS, N))
-                targets_C1 = targets_N[chunk, None]
-                if onednn:
-                    scores_CV = product(h_ND[chunk], w_VD)
-                else:
-                    logits_CV = torch.mm(h_ND[chunk], w_VD.T, out=logits_buffer_CV[: targets_C1.size(0)])
-                    scores_CV = scores_buffer_CV[: targets_C1.size(0)]
-                    if dtype != torch.float32:
-                        scores_CV.copy_(logits_CV)
-                highest_C1 = scores_CV.amax(dim=1, keepdim=True)
-                target_scores_C1 = scores_CV.gather(1, targets_C1)
-                exponentials_CV = scores_CV.sub_(highest_C1).exp_()
-                total_C1 = exponentials_CV.sum(dim=1, keepdim=True)
-                nats += (total_C1.log() + highest_C1 - target_scores_C1).sum()
-                if not (need_hidden or need_weight):
-                    continue
-                error_CV = exponentials_CV.div_(total_C1)
-                error_CV.scatter_add_(1, targets_C1, torch.full_like(total_C1, -1.0))
-                if dtype != torch.float32:
-                    error_CV = logits_CV.copy_(error_CV)
-                if grad_hidden_ND is not None and onednn:
-                    grad_hidden_ND[chunk] = product(error_CV, w_VD.T)
-                elif grad_hidden_ND is not None:
-                    torch.mm(error_CV, w_VD, out=grad_hidden_ND[chunk])
-                if grad_weight_VD is not None and onednn:
-                    _add_weight_gradient(grad_weight_VD, error_CV, h_ND[chunk], scale)
-                elif grad_weight_VD is not None and dtype == torch.float32:
-                    grad_weight_VD.addmm_(error_CV.T, h_ND[chunk], alpha=scale)
-                elif grad_weight_VD is not None:
-                    grad_weight_VD.add_(error_CV.T @ h_ND[chunk], alpha=scale)
+            if kernels.available(h_ND):
+                nats = _nats_on_gpu(
+                    h_ND,
+                    weight_VD,
+                    targets_N,
+                    grad_hidden_ND=grad_hidden_ND,
+                    grad_weight_VD=grad_weight_VD,
+                    scale=scale,
+                ).sum()
+            else:
+                nats = _in_chunks(
+                    h_ND, weight_VD.to(dtype), targets_N, grad_hidden_ND, grad_weight_VD, scale=scale, memory=memory
+                )
         ctx.save_for_backward(grad_hidden_ND, grad_weight_VD if gradient_scale is None else None)
         ctx.dtypes = (hidden_ND.dtype, weight_VD.dtype)
         return nats
@@ -160,10 +156,96 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         hidden_dtype, weight_dtype = ctx.dtypes
         # In fp16 the loss scaler's factor arrives with grad_nats: multiply before rounding down.
         if grad_hidden_ND is not None:
-            grad_hidden_ND = grad_hidden_ND.mul_(grad_nats.to(grad_hidden_ND.dtype)).to(hidden_dtype)
+            # And never round the factor itself to bf16: it would be off by up to 0.4%, here and not in the weight's.
+            grad_hidden_ND = grad_hidden_ND.to(hidden_dtype).mul_(grad_nats)
         if grad_weight_VD is not None:
             grad_weight_VD = grad_weight_VD.mul_(grad_nats).to(weight_dtype)
         return grad_hidden_ND, grad_weight_VD, None, None, None
+
+
+def _in_chunks(
+    h_ND: Tensor,
+    w_VD: Tensor,
+    targets_N: Tensor,
+    grad_hidden_ND: Tensor | None,
+    grad_weight_VD: Tensor | None,
+    *,
+    scale: float,
+    memory: GradientMemory | None,
+) -> Tensor:
+    """The sum of nats; the gradients, where they are wanted, are written (hidden) and added to (weight)."""
+    N, V = targets_N.numel(), w_VD.size(0)
+    is_float32, onednn = h_ND.dtype == torch.float32, by_onednn(h_ND)
+    nats = torch.zeros((), device=h_ND.device)
+    # Two buffers for every chunk: fresh pages for 100 MB cost as much as the product itself.
+    size = 0 if onednn else min(CHUNK_TOKENS, N)
+    logits_buffer_CV = h_ND.new_empty(size, V) if memory is None else memory.scores((size, V), h_ND)
+    scores_buffer_CV = logits_buffer_CV if is_float32 else logits_buffer_CV.float()
+    for start in range(0, N, CHUNK_TOKENS):
+        chunk = slice(start, min(start + CHUNK_TOKENS, N))
+        targets_C1 = targets_N[chunk, None]
+        if onednn:
+            scores_CV = product(h_ND[chunk], w_VD)
+        else:
+            logits_CV = torch.mm(h_ND[chunk], w_VD.T, out=logits_buffer_CV[: targets_C1.size(0)])
+            scores_CV = scores_buffer_CV[: targets_C1.size(0)]
+            if not is_float32:
+                scores_CV.copy_(logits_CV)
+        highest_C1 = scores_CV.amax(dim=1, keepdim=True)
+        target_scores_C1 = scores_CV.gather(1, targets_C1)
+        exponentials_CV = scores_CV.sub_(highest_C1).exp_()
+        total_C1 = exponentials_CV.sum(dim=1, keepdim=True)
+        nats += (total_C1.log() + highest_C1 - target_scores_C1).sum()
+        if grad_hidden_ND is None and grad_weight_VD is None:
+            continue
+        error_CV = exponentials_CV.div_(total_C1)
+        error_CV.scatter_add_(1, targets_C1, torch.full_like(total_C1, -1.0))
+        if not is_float32:
+            error_CV = logits_CV.copy_(error_CV)
+        if grad_hidden_ND is not None and onednn:
+            grad_hidden_ND[chunk] = product(error_CV, w_VD.T)
+        elif grad_hidden_ND is not None:
+            torch.mm(error_CV, w_VD, out=grad_hidden_ND[chunk])
+        if grad_weight_VD is not None and onednn:
+            _add_weight_gradient(grad_weight_VD, error_CV, h_ND[chunk], scale)
+        elif grad_weight_VD is not None and is_float32:
+            grad_weight_VD.addmm_(error_CV.T, h_ND[chunk], alpha=scale)
+        elif grad_weight_VD is not None:
+            grad_weight_VD.add_(error_CV.T @ h_ND[chunk], alpha=scale)
+    return nats
+
+
+def _nats_on_gpu(
+    h_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    *,
+    grad_hidden_ND: Tensor | None = None,
+    grad_weight_VD: Tensor | None = None,
+    scale: float = 1.0,
+) -> Tensor:
+    """Nats of each target; the gradients of their sum as `_in_chunks` makes them, by a kernel."""
+    w_PD, V = _filled_up(weight_VD, h_ND.dtype), weight_VD.size(0)
+    with_gradient = grad_hidden_ND is not None or grad_weight_VD is not None
+    nats_N = torch.empty(targets_N.numel(), device=h_ND.device)
+    for start in range(0, targets_N.numel(), GPU_CHUNK_TOKENS):
+        chunk = slice(start, start + GPU_CHUNK_TOKENS)
+        scores_CP = h_ND[chunk] @ w_PD.T
+        nats_N[chunk] = kernels.cross_entropy_(scores_CP, targets_N[chunk], vocabulary=V, with_gradient=with_gradient)
+        if grad_hidden_ND is not None:
+            torch.mm(scores_CP, w_PD, out=grad_hidden_ND[chunk])
+        if grad_weight_VD is not None:
+            grad_weight_VD.add_((scores_CP.T @ h_ND[chunk])[:V], alpha=scale)
+    return nats_N
+
+
+def _filled_up(weight_VD: Tensor, dtype: torch.dtype) -> Tensor:
+    """The head's weight in a type, with rows of zeros up to a multiple of 64."""
+    V, D = weight_VD.shape
+    filled_PD = weight_VD.new_empty(-(-V // _MULTIPLE) * _MULTIPLE, D, dtype=dtype)
+    filled_PD[:V] = weight_VD
+    filled_PD[V:] = 0
+    return filled_PD
 
 
 def _add_weight_gradient(total_VD: Tensor, error_CV: Tensor, hidden_CD: Tensor, scale: float) -> None:

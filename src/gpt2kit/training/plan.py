@@ -39,7 +39,8 @@ _VALIDATIONS = 10
 _VALIDATION_SHARE = 0.03  # of the training tokens: a forward pass is a third of a step, so about 1% of the time
 _VALIDATION_TOKENS = (2048, 131_072)
 _MEMORY_SHARE = 0.8
-_COMPILE_SECONDS = 60.0  # a run shorter than ten times this does not repay compiling
+_COMPILE_SECONDS = 20.0  # for the first block, which the others share
+_COMPILE_GAIN = 0.25  # share of the time that compiled blocks save
 
 
 @dataclass(frozen=True)
@@ -298,7 +299,7 @@ def _epochs(settings: TrainSettings, *, from_scratch: bool) -> float:
 
 def _repays_compiling(settings: TrainSettings, device: torch.device, seconds: float) -> bool:
     if settings.compile == "auto":
-        return device.type == "cuda" and seconds > 10 * _COMPILE_SECONDS
+        return device.type == "cuda" and seconds * _COMPILE_GAIN > _COMPILE_SECONDS
     return settings.compile == "on"
 
 

@@ -9,20 +9,26 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from gpt2kit.errors import TrainingError
+from gpt2kit.model import kernels
 from gpt2kit.model.gpt2 import GPT2
 from gpt2kit.model.products import GradientMemory, leave_onednn
 from gpt2kit.runtime import derive_seed, release_freed_memory
 from gpt2kit.tokens import Batch, PackedBatches
+from gpt2kit.training.graphs import GradientGraphs, SteadyShapes
 from gpt2kit.training.memory import is_out_of_memory
 from gpt2kit.training.ranks import Ranks
 
 FIRST_LOSS_SCALE = 2.0**14
 _SMALLEST_LOSS_SCALE = 2.0**-4
+_CLIP_EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,12 @@ class StepRunner:
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
         # A GPU's own allocator keeps its blocks by size, and compiled blocks make their gradients themselves.
         self._gradient_memory = GradientMemory(self.parameters if device.type == "cpu" else ())
+        self._scale = 0.0
+        self._ahead: tuple[PackedBatches, int, Batch] | None = None
+        self._shapes = SteadyShapes()
+        self._by_kernels = kernels.available(model.transformer.wte.weight)
+        can_record = self._by_kernels and not model.gradient_checkpointing  # which asks for the generators' state
+        self._graphs = GradientGraphs(self.parameters, self._micro_batch) if can_record else None
 
     def gradients(
         self, batches: PackedBatches, step: int, *, micro_batch_size: int, loss_scale: float, stop_requested: bool
@@ -94,43 +106,66 @@ class StepRunner:
         """
         share = self.ranks.share(batches.batch_size)
         num_targets = batches.targets_in_step(step)
-        batch = batches.batch(step, share)
-        scale = loss_scale / max(num_targets, 1)
-        nats, _ = self._fitting(
-            lambda rows: self._accumulate(batch, step, share.start, micro_batch_size=rows, scale=scale),
+        batch = self._batch_made_ahead(batches, step)
+        # Graphs hold the scale fast: what differs from step to step comes behind.
+        divisor = max(num_targets, 1) if self._graphs is None else batches.batch_size * batches.context
+        factor = divisor / max(num_targets, 1) / loss_scale
+        nats = self._fitting(
+            lambda rows: self._accumulate(batch, step, share.start, micro_batch_size=rows, scale=loss_scale / divisor),
             micro_batch_size,
             context=batches.context,
-        )
-        totals = self.ranks.sum(torch.tensor([nats, float(stop_requested)], dtype=torch.float64))
+        )[0]
+        if self.device.type == "cuda":  # while it is busy
+            self._ahead = batches, step + 1, batches.batch(step + 1, share)
         self.ranks.sum_gradients(self.parameters)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if loss_scale != 1.0:
-            torch._foreach_mul_(gradients, 1 / loss_scale)
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.gradient_clip > 0:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.gradient_clip, norm)
+        nats_and_norm = torch.stack([nats, self._scale_and_clip(factor).double()]).cpu()
+        totals = self.ranks.sum(torch.tensor([nats_and_norm[0], float(stop_requested)], dtype=torch.float64))
         return StepGradients(
             loss=float(totals[0]) / max(num_targets, 1),
-            gradient_norm=float(norm),
+            gradient_norm=float(nats_and_norm[1]),
             num_targets=num_targets,
             stop_requested=float(totals[1]) > 0,
         )
 
-    def _accumulate(self, batch: Batch, step: int, first_row: int, *, micro_batch_size: int, scale: float) -> float:
+    def _batch_made_ahead(self, batches: PackedBatches, step: int) -> Batch:
+        """Rows of a step, those of this process; made by now where the step before was computed here."""
+        if self._ahead is not None and self._ahead[0] is batches and self._ahead[1] == step:
+            return self._ahead[2]
+        return batches.batch(step, self.ranks.share(batches.batch_size))
+
+    def _scale_and_clip(self, factor: float) -> Tensor:
+        """Multiply the gradients by a factor, and by what clips their norm; gives the norm between the two."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients) * factor
+        coefficient = torch.as_tensor(factor, device=norm.device)
+        if self.gradient_clip > 0:
+            coefficient = coefficient * (self.gradient_clip / (norm + _CLIP_EPSILON)).clamp(max=1.0)
+        if norm.device.type == "cuda" or coefficient != 1:  # what a GPU would have to be waited for
+            torch._foreach_mul_(gradients, coefficient)
+        return norm
+
+    def _accumulate(self, batch: Batch, step: int, first_row: int, *, micro_batch_size: int, scale: float) -> Tensor:
+        if self._graphs is not None:
+            self._graphs.begin_step()
+            if scale != self._scale:
+                self._graphs.forget()
         for parameter in self.parameters:
             parameter.grad = None
+        self._scale = scale
         nats = torch.zeros((), dtype=torch.float64, device=self.device)
         for start in range(0, len(batch.input_ids_BT), micro_batch_size):
-            rows = slice(start, start + micro_batch_size)
             torch.manual_seed(derive_seed(self.seed, "dropout", step, first_row + start))
-            with self.autocast():
-                loss = self.model.loss(
-                    **self._tensors(batch, rows), gradient_scale=scale, gradient_memory=self._gradient_memory
-                )
-            (loss * scale).backward()  # type: ignore[no-untyped-call]
-            self._gradient_memory.gather()
-            nats += loss.detach()
-        return float(nats)
+            tensors = self._tensors(batch, slice(start, start + micro_batch_size))
+            nats += self._micro_batch(tensors) if self._graphs is None else self._graphs.gradients(tensors)
+        return nats
+
+    def _micro_batch(self, tensors: dict[str, Tensor]) -> Tensor:
+        """Add the gradients of some rows, times the scale, to those in `grad`; gives their nats."""
+        with self.autocast():
+            nats = self.model.loss(**tensors, gradient_scale=self._scale, gradient_memory=self._gradient_memory)
+        (nats * self._scale).backward()  # type: ignore[no-untyped-call]
+        self._gradient_memory.gather()
+        return nats.detach()
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Multiply matrices in the run's dtype; weights stay in float32."""
@@ -140,16 +175,26 @@ class StepRunner:
 
     def _tensors(self, batch: Batch, rows: slice) -> dict[str, Tensor]:
         """The model's arguments for some rows; rows of a single document need no mask but the causal one."""
-        arrays = {
+        arrays: dict[str, npt.NDArray[Any]] = {
             "input_ids_BT": batch.input_ids_BT[rows],
             "target_ids_BT": batch.target_ids_BT[rows],
             "position_ids_BT": batch.position_ids_BT[rows],
         }
-        if batch.segment_ids_BT[rows].max() > 0:
-            arrays["segment_ids_BT"] = batch.segment_ids_BT[rows]
-        return {name: torch.from_numpy(array).to(self.device, non_blocking=True) for name, array in arrays.items()}
+        segment_ids_BT = batch.segment_ids_BT[rows]
+        has_segments = bool(segment_ids_BT.max() > 0)
+        if not self._by_kernels:
+            arrays |= {"segment_ids_BT": segment_ids_BT} if has_segments else {}
+            return {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+        # What has to be known of the contents is found here, or the GPU would have to be waited for.
+        arrays["places_N"] = self._shapes.places(arrays["target_ids_BT"])
+        if self._shapes.have_segments(has_segments):
+            arrays |= {"segment_ids_BT": segment_ids_BT, "segment_starts_S": self._shapes.starts(segment_ids_BT)}
+        pinned = {name: torch.from_numpy(array).pin_memory() for name, array in arrays.items()}
+        if self._graphs is not None:
+            return pinned
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in pinned.items()}
 
-    def _fitting(self, compute: Callable[[int], float], rows: int, *, context: int) -> tuple[float, int]:
+    def _fitting(self, compute: Callable[[int], _Value], rows: int, *, context: int) -> tuple[_Value, int]:
         """Compute something some rows at a time, half as many whenever memory runs out; returns the number too."""
         while True:
             try:
@@ -160,6 +205,8 @@ class StepRunner:
             # Outside the handler, whose traceback holds on to the tensors that did fit.
             for parameter in self.parameters:
                 parameter.grad = None
+            if self._graphs is not None:
+                self._graphs.forget()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             leave_onednn()

@@ -1,0 +1,73 @@
+"""One more token for each row of a cache, as a CUDA graph.
+
+A token of GPT-2 124M is some hundred and forty launches, each of which takes Python longer than the GPU computes.
+Recorded once, they are launched together.
+
+Shapes: B rows, D model width.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gpt2kit.model import kernels
+from gpt2kit.model.cache import KVCache, Places
+
+if TYPE_CHECKING:
+    from gpt2kit.model.gpt2 import GPT2
+
+
+def record(work: Callable[[], object]) -> torch.cuda.CUDAGraph:
+    """A graph of what `work` launches. It has to have run before, since libraries take memory when first used."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph
+
+
+def can_be_recorded(model: "GPT2") -> bool:
+    """Whether the model is where there are CUDA graphs and the kernel they need."""
+    return kernels.available(model.transformer.wte.weight)
+
+
+class StepGraph:
+    """Reads one token a row, for a cache that stays where it is.
+
+    Args:
+        model: the network, in eval mode.
+        cache: the keys and values of what was read before.
+    """
+
+    def __init__(self, model: "GPT2", cache: KVCache) -> None:
+        self._model = model
+        self._cache = cache
+        self._told_N = torch.zeros(3 * cache.batch_size + 1, dtype=torch.int64, device=model.device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._hidden_BD = torch.empty(0)
+
+    def read(self, ids: Sequence[int], positions: Sequence[int], first_columns: Sequence[int]) -> Tensor:
+        """Read a token of each row into the cache's next column; its hidden states, [B, D], until the next call.
+
+        Args:
+            ids: the tokens.
+            positions: their positions.
+            first_columns: the first column of each row in the cache.
+        """
+        told = [*ids, *positions, *first_columns, self._cache.length]
+        self._told_N.copy_(torch.tensor(told, dtype=torch.int64).pin_memory(), non_blocking=True)
+        if self._graph is None:
+            self._compute()
+            self._graph = record(self._compute)
+        self._graph.replay()
+        self._cache.length += 1
+        return self._hidden_BD
+
+    def _compute(self) -> None:
+        B, length = self._cache.batch_size, self._cache.length
+        ids_B, positions_B, first_B, column_1 = torch.split(self._told_N, [B, B, B, 1])
+        with self._cache.places_on_gpu(Places(first_B, column_1)):
+            hidden_B1D = self._model(ids_B[:, None], position_ids_BT=positions_B[:, None], cache=self._cache)
+        self._cache.length = length
+        self._hidden_BD = hidden_B1D[:, 0]
