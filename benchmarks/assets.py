@@ -42,6 +42,7 @@ FIRST_TARGETS = "first_targets"  # tokens of gpt2kit's first step, kept beside t
 _SHAPES = {"gpt2": (12, 12, 768), "gpt2-xl": (48, 25, 1600)}
 _VOCABULARY = 50_257
 _SEED = 1
+_LARGEST_STEP, _SPARED = 32 * 1024, 500  # tokens; not quite all of the last one, since cleaning may take some away
 _WRITING_SCALE = 20.0
 
 
@@ -154,22 +155,34 @@ def _tokenizer() -> "Tokenizer":
 
 
 def training_data(folder: Path, *, validation_fraction: float) -> Path:
-    """Text prepared by gpt2kit for the random model."""
+    """Text prepared by gpt2kit for the random model; as much as fills whole steps, but for a few hundred tokens.
+
+    gpt2kit deals an epoch's rows evenly, and would else have steps with a row of padding.
+    """
     import gpt2kit
+    from gpt2kit.tokens import TokenStore
 
     random_gpt2(MODEL, shape="gpt2")
-    if not folder.exists():
-        source = SAMPLE_TEXTS
-        if (home := corpora()) is not None:
-            source = WORK / "train-texts"
-            source.mkdir(parents=True, exist_ok=True)
-            for path in sorted((home / "finetune").glob("*.txt")):
-                shutil.copy(path, source)
-        gpt2kit.prepare(
-            gpt2kit.PrepareSettings(
-                input=source, data_dir=folder, base=str(MODEL), validation_fraction=validation_fraction
-            )
-        )
+    if folder.exists():
+        return folder
+    source = WORK / "train-texts"
+    if source.exists():
+        shutil.rmtree(source)
+    home = corpora()
+    shutil.copytree(SAMPLE_TEXTS if home is None else home / "finetune", source, copy_function=shutil.copyfile)
+    for path in source.rglob("*"):
+        if path.suffix != ".txt" and path.is_file():
+            path.unlink()
+    settings = gpt2kit.PrepareSettings(
+        input=source, data_dir=folder, base=str(MODEL), validation_fraction=validation_fraction
+    )
+    gpt2kit.prepare(settings)
+    excess = TokenStore.open(folder / "tokens" / "train").num_tokens % _LARGEST_STEP + _SPARED
+    last = max(source.rglob("*.txt"))
+    ids = _tokenizer().encode(last.read_text(encoding="utf-8"))
+    if excess < len(ids):
+        last.write_text(_tokenizer().decode(ids[:-excess]), encoding="utf-8")
+        gpt2kit.prepare(settings)
     return folder
 
 
