@@ -42,7 +42,7 @@ FIRST_TARGETS = "first_targets"  # tokens of gpt2kit's first step, kept beside t
 _SHAPES = {"gpt2": (12, 12, 768), "gpt2-xl": (48, 25, 1600)}
 _VOCABULARY = 50_257
 _SEED = 1
-_LARGEST_STEP, _SPARED = 32 * 1024, 500  # tokens; not quite all of the last one, since cleaning may take some away
+_LARGEST_STEP, _SPARED = 32 * 1024, 1500  # tokens; a row and a half less, since the first and the last may be cut short
 _WRITING_SCALE = 20.0
 
 
@@ -189,8 +189,8 @@ def training_data(folder: Path, *, validation_fraction: float) -> Path:
 def training_batches(*, context: int, rows: int, steps: int) -> None:
     """The rows of the first steps, and the loss that the untouched model has on the first of them.
 
-    gpt2kit deals its own rows, and its first step may hold a row of padding; the others get the rows of its second step
-    and those that follow, which have to be full.
+    gpt2kit deals its own rows, of which one or two are not full; the others get the rows of its steps from the second on
+    that are.
     """
     target = batches_file(context=context, rows=rows, steps=steps)
     if target.exists() and FIRST_TARGETS in expected_losses(context=context, rows=rows, steps=steps):
@@ -205,8 +205,9 @@ def training_batches(*, context: int, rows: int, steps: int) -> None:
     data = gpt2kit.PreparedData.open(training_data(TRAIN_DATA, validation_fraction=0))
     settings = gpt2kit.TrainSettings(packing="run_on")
     dealt = make_batches(settings, data, context=context, batch_size=rows)
-    own, *batches = [dealt.batch(step) for step in range(steps + 1)]
-    if any(batch.num_targets != context * rows for batch in batches):
+    own, *others = [dealt.batch(step) for step in range(dealt.steps_in_epoch())]
+    batches = [batch for batch in others if batch.num_targets == context * rows][:steps]
+    if len(batches) < steps:
         raise RuntimeError(f"the text does not fill {steps} batches of {rows} x {context} tokens")
     model = load_model(MODEL, device=torch.device("cpu"), dtype=torch.float32).eval()
     own_nats_BT, nats_BT = (

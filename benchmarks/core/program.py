@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ class Options:
         only: contestants whose names hold one of these words; all when empty.
         without: contestants that are called one of these take no part; the results say so.
         threads: threads each contestant may compute with.
+        most_minutes: no round is begun after these.
     """
 
     rounds: int
@@ -38,6 +40,7 @@ class Options:
     only: tuple[str, ...]
     without: tuple[str, ...]
     threads: int
+    most_minutes: float
 
     @property
     def is_trial(self) -> bool:
@@ -62,6 +65,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--only", action="append", default=[], help="a trial of those whose names hold this (repeatable)")
     made.add_argument("--without", action="append", default=[], help="leave out the one of this name (repeatable)")
     made.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of a contestant (all cores)")
+    made.add_argument("--most-minutes", type=float, default=math.inf, help="begin no round after these")
     made.add_argument("--list", action="store_true", help="show the contestants and stop")
     return made
 
@@ -75,6 +79,7 @@ def options(arguments: argparse.Namespace) -> Options:
         only=tuple(arguments.only),
         without=tuple(arguments.without),
         threads=arguments.threads,
+        most_minutes=arguments.most_minutes,
     )
 
 
@@ -127,10 +132,11 @@ def run_benchmark(
         )
 
     packages = {"gpt2kit", *LIMITS[0].packages, *(package for one in contestants for package in one.packages)}
-    results = origin(settings | asdict(chosen), packages)
+    results = origin(settings | {key: value for key, value in asdict(chosen).items() if value != math.inf}, packages)
 
     def gather(records: dict[str, Record]) -> None:
         by_name = {one.name: one for one in contestants}
+        results["settings"]["rounds"] = max(len(record.rounds) for record in records.values())
         results["limits"] = best_of([records[one.name].rounds for one in LIMITS])
         results["contestants"] = {name: asdict(records[name]) | {"ours": one.ours} for name, one in by_name.items()}
         write_results(WORK / "unfinished" / f"{name}.json", results)
@@ -138,7 +144,7 @@ def run_benchmark(
     middle = len(contestants) // 2
     first, second, last = LIMITS
     turn = [first, *contestants[:middle], second, *contestants[middle:], last]
-    gather(measure_in_turn(turn, chosen.rounds, run, progress=gather))
+    gather(measure_in_turn(turn, chosen.rounds, run, progress=gather, most_seconds=60 * chosen.most_minutes))
     return results
 
 

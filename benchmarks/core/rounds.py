@@ -1,6 +1,8 @@
 """Contestants in turn: every round has each of them once, so that a machine whose speed drifts is fair to all."""
 
+import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +68,7 @@ def measure_in_turn(
     run: Callable[[Contestant, int], Outcome],
     *,
     progress: Callable[[dict[str, Record]], None] | None = None,
+    most_seconds: float = math.inf,
 ) -> dict[str, Record]:
     """Run all contestants in turn.
 
@@ -77,9 +80,15 @@ def measure_in_turn(
         rounds: how often each.
         run: runs one in a round, numbered from 0.
         progress: told the records after each.
+        most_seconds: no round is begun after these.
     """
+    started = time.monotonic()
     records = {one.name: Record(reason=install_failure(one.peer)) for one in contestants}
+    begun = 0
     for number, one in in_turn(contestants, rounds):
+        if number > begun and time.monotonic() - started > most_seconds:
+            break
+        begun = number
         record = records[one.name]
         if record.reason is not None:
             continue
