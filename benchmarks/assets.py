@@ -189,8 +189,8 @@ def training_data(folder: Path, *, validation_fraction: float) -> Path:
 def training_batches(*, context: int, rows: int, steps: int) -> None:
     """The rows of the first steps, and the loss that the untouched model has on the first of them.
 
-    gpt2kit deals its own rows, of which one or two are not full; the others get the rows of its steps from the second on
-    that are.
+    gpt2kit deals its own rows, of which one or two are not full; the others get those of its steps, from the second on,
+    that are full.
     """
     target = batches_file(context=context, rows=rows, steps=steps)
     if target.exists() and FIRST_TARGETS in expected_losses(context=context, rows=rows, steps=steps):

@@ -152,6 +152,8 @@ class _Loop:
                 self._tell_keys()
                 if graph is not None:
                     graph.replay()
+                elif self._num_read == self._num_steps - 1:
+                    self._choose()
                 else:
                     self._step()
                     if self._num_read == first + 1 and self._num_steps - first > _FEWEST_STEPS:
@@ -197,6 +199,17 @@ class _Loop:
 
     def _step(self) -> None:
         """Choose, and read what was chosen."""
+        self._choose()
+        cache = self._reader.cache
+        length = cache.length
+        with cache.places_on_gpu(Places(self._first_B, self._column_1)):
+            hidden_B1D = self._model(self._ids_B[:, None], position_ids_BT=self._positions_B[:, None], cache=cache)
+        cache.length = length
+        self._hidden_BD.copy_(hidden_B1D[:, 0])
+        self._positions_B += 1
+        self._column_1 += 1
+
+    def _choose(self) -> None:
         cutoffs = self._cutoffs
         kernels.choose_tokens(
             self._model.lm_head(self._hidden_BD),
@@ -209,11 +222,3 @@ class _Loop:
             top_p=1.0 if cutoffs is None else cutoffs.top_p,
             min_p=0.0 if cutoffs is None else cutoffs.min_p,
         )
-        cache = self._reader.cache
-        length = cache.length
-        with cache.places_on_gpu(Places(self._first_B, self._column_1)):
-            hidden_B1D = self._model(self._ids_B[:, None], position_ids_BT=self._positions_B[:, None], cache=cache)
-        cache.length = length
-        self._hidden_BD.copy_(hidden_B1D[:, 0])
-        self._positions_B += 1
-        self._column_1 += 1
