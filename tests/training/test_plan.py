@@ -87,6 +87,23 @@ def test_memory_grows_with_rows_and_shrinks_with_checkpointing() -> None:
     assert memory(1) > 16 * 124_439_808
 
 
+def test_memory_on_a_gpu_is_near_what_was_measured() -> None:
+    """GPT-2 124M in bf16 on an H100, rows of 1,024 tokens, not compiled (docs/lab-log.md)."""
+    for rows, measured in ((4, 3.90e9), (8, 6.68e9)):
+        estimated = training_memory_bytes(
+            GPT2Config(),
+            parameters=124_439_808,
+            trainable=124_439_808,
+            rows=rows,
+            context=1024,
+            kept_probabilities=0.0,
+            gradient_checkpointing=False,
+            on_gpu=True,
+            is_half=True,
+        )
+        assert measured <= estimated <= 1.25 * measured
+
+
 def test_a_factored_optimizer_needs_no_memory_for_moments(settings: Make) -> None:
     plans = [train(settings(optimizer=kind, dry_run=True)).plan for kind in ("adamw", "muon", "adafactor")]
     whole, partly, none = (plan.memory_bytes for plan in plans)

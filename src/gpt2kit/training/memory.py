@@ -9,13 +9,13 @@ import torch
 
 from gpt2kit.model.dropout import QUERIES
 from gpt2kit.model.gpt2 import GPT2Config
-from gpt2kit.model.loss import CHUNK_TOKENS
+from gpt2kit.model.loss import CHUNK_TOKENS, GPU_CHUNK_TOKENS
 from gpt2kit.model.products import by_onednn, product
 from gpt2kit.training.settings import OptimizerKind
 
 # Floats of optimizer state for a weight that is trained; Muon keeps one for the blocks' matrices and two for the rest.
 MOMENTS: dict[OptimizerKind, float] = {"adamw": 2.0, "muon": 1.3, "adafactor": 0.0}
-_BYTES = 4  # of a float32
+_BYTES, _HALF_BYTES = 4, 3  # of a float32; of what is kept in half precision, on average (docs/lab-log.md)
 _PROCESS_BYTES = 350_000_000  # Python, torch and its libraries, resident
 # Shares of the matrix rate that the plain loop reached where it was measured (see docs/numerics.md).
 _EFFICIENCY = 0.6
@@ -40,12 +40,15 @@ def training_memory_bytes(
     kept_probabilities: float,
     gradient_checkpointing: bool,
     moments: float = 2.0,
+    on_gpu: bool = False,
+    is_half: bool = False,
 ) -> int:
     """Estimated peak memory of a training step with fp32 weights, in bytes.
 
     4P weights + 4P_t gradients + 4P_t for each of the optimizer's `moments` (AdamW has two); of the head, two chunks of
-    logits; and of every token and layer about 9D + 2F floats kept for the backward pass, with H·T for each of the
-    tensors of probabilities that attention keeps. With gradient checkpointing a token keeps D floats a layer.
+    logits, or one, larger, on a GPU; and of every token and layer about 9D + 2F numbers kept for the backward pass, with
+    H·T for each of the tensors of probabilities that attention keeps. With gradient checkpointing a token keeps D
+    numbers a layer. A number takes four bytes, in half precision three on average: norms stay in float32.
 
     Args:
         config: of the model.
@@ -56,14 +59,20 @@ def training_memory_bytes(
         kept_probabilities: tensors of all queries' probabilities that attention keeps, see `probabilities_kept`.
         gradient_checkpointing: whether blocks are computed again.
         moments: of the optimizer.
+        on_gpu: whether it is computed on an NVIDIA GPU.
+        is_half: whether matrices are multiplied in bf16 or fp16.
     """
     tokens = rows * context
     D, F = config.n_embd, config.inner_width
     layer_floats = 9 * D + 2 * F + round(kept_probabilities * config.n_head * context)
     kept = D * config.n_layer + layer_floats if gradient_checkpointing else layer_floats * config.n_layer
-    head = 2 * min(CHUNK_TOKENS, tokens) * config.vocab_size
     weights = parameters + round((1 + moments) * trainable)
-    return _PROCESS_BYTES + _BYTES * (weights + head + tokens * kept + 4 * tokens * D)
+    if on_gpu:
+        head = min(GPU_CHUNK_TOKENS, tokens) * config.vocab_size * (2 if is_half else _BYTES)
+    else:
+        head = 2 * min(CHUNK_TOKENS, tokens) * config.vocab_size * _BYTES
+    number_bytes = _HALF_BYTES if is_half else _BYTES
+    return _PROCESS_BYTES + _BYTES * weights + head + tokens * (number_bytes * kept + 4 * _BYTES * D)
 
 
 def probabilities_kept(dropout: float, *, context: int, device: torch.device, dtype: torch.dtype) -> float:

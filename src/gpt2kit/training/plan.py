@@ -246,6 +246,8 @@ def make_plan(
         kept_probabilities=probabilities_kept(model.config.attn_pdrop, context=context, device=device, dtype=dtype),
         gradient_checkpointing=settings.gradient_checkpointing,
         moments=MOMENTS[settings.optimizer],
+        on_gpu=device.type == "cuda",
+        is_half=dtype != torch.float32,
     )
     rows, available = math.ceil(batches.batch_size / processes), available_memory_bytes(device)
     if device.type == "cpu":  # which the processes on this machine share
