@@ -103,6 +103,14 @@ def _cgroup_memory_left() -> int | None:
     return None if limit == "max" else max(int(limit) - used, 0)
 
 
+def num_threads() -> int:
+    """Threads to compute with: OMP_NUM_THREADS, or the cores that this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def keep_freed_memory() -> None:
     """Tell glibc to keep large blocks that are freed, for the next of their size.
 

@@ -3,6 +3,8 @@
 import json
 import math
 import random
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -314,3 +316,25 @@ def test_steps_without_an_answer_teach_nothing_and_judge_nothing(settings: Make,
     assert records(result.model_dir, "event") == []
     assert 0 < len(losses(result)) < 40
     assert min(losses(result)) > 0
+
+
+def test_a_stop_that_comes_too_late_is_told(settings: Make) -> None:
+    def stop_at_the_end(validation: Validation) -> None:
+        if validation.step == 12:
+            signal.raise_signal(signal.SIGINT)
+
+    result = train(settings(), on_validation=stop_at_the_end)
+    assert (result.status, result.steps, result.stop_requested) == ("finished", 12, True)
+    again = train(settings())
+    assert (again.status, again.stop_requested) == ("unchanged", False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="PyTorch compiles for CPUs by a C++ compiler")
+def test_compiled_blocks_give_the_same_losses_and_samples(settings: Make, tmp_path: Path) -> None:
+    found = {}
+    for compiled in ("off", "on"):
+        result = train(settings(compile=compiled, sample_tokens=5, model_output_dir=tmp_path / compiled, max_steps=4))
+        found[compiled] = (losses(result), [one["text"] for one in records(result.model_dir, "sample")])
+    assert found["on"][0] == pytest.approx(found["off"][0], rel=1e-5)
+    assert found["on"][1] == found["off"][1]

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2kit.errors import ModelError
-from gpt2kit.native.library import PANEL, Choice, Layer, Model, Row, Weights, best_isa, load_library, num_threads
+from gpt2kit.native.library import PANEL, Choice, Layer, Model, Row, Weights, best_isa, load_library
 from gpt2kit.native.packed import PackedWeights, open_weights
+from gpt2kit.runtime import num_threads
 
 _TOKENS_AT_ONCE = 256  # bounds the activations of long prompts
 

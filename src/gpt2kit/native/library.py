@@ -148,11 +148,3 @@ def best_isa(library: ctypes.CDLL) -> int:
     best: int = library.gk_best_isa()
     wanted = os.environ.get(ISA_VARIABLE, "")
     return min(ISAS.index(wanted), best) if wanted in ISAS else best
-
-
-def num_threads() -> int:
-    """Threads to compute with: OMP_NUM_THREADS, or the cores that this process may use."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdecimal() and int(wanted) > 0:
-        return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -24,7 +24,8 @@ from gpt2kit.console import warn
 from gpt2kit.errors import DiskError, ModelError
 from gpt2kit.files import PARTIAL_SUFFIX, explained_disk_errors, sha256_file
 from gpt2kit.native.checkpoint import CONFIG, Checkpoint, Shape, read_shape, tensor_shapes, weight_files
-from gpt2kit.native.library import FORMATS, GROUPS, PANEL, Linear, Weights, num_threads
+from gpt2kit.native.library import FORMATS, GROUPS, PANEL, Linear, Weights
+from gpt2kit.runtime import num_threads
 
 CACHE_FOLDER = "native"
 _VERSION = 3  # of the header, the layout and the way weights are rounded

@@ -8,12 +8,13 @@ the pair that they join.
 
 import functools
 import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import tokenizers
+
+from gpt2kit.runtime import num_threads
 
 # How GPT-2 cuts text into words before it joins bytes (Radford et al. 2019, and OpenAI's encoder).
 _WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -49,8 +50,7 @@ def quick_encoder(engine: tokenizers.Tokenizer, *, byte_of: Mapping[str, int]) -
     if ranks is None:
         return None
     encoding = tiktoken.Encoding("gpt2kit", pat_str=_WORDS, mergeable_ranks=ranks, special_tokens={})
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return functools.partial(encoding.encode_ordinary_batch, num_threads=threads)
+    return functools.partial(encoding.encode_ordinary_batch, num_threads=num_threads())
 
 
 def _ranks(engine: tokenizers.Tokenizer, byte_of: Mapping[str, int]) -> dict[bytes, int] | None:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -75,6 +76,9 @@ class Trainer:
         run: the run.
         model: its model at step 0.
         on_validation: called with each validation in the first process; what it raises ends the run as it stands.
+
+    Attributes:
+        stop_requested: whether someone asked it to stop, perhaps too late to leave anything undone.
     """
 
     def __init__(self, run: Run, model: GPT2, *, on_validation: Callable[[Validation], None] | None = None) -> None:
@@ -103,9 +107,9 @@ class Trainer:
             on_halved=self._use_micro_batch_size,
         )
         self.monitor: Monitor | None = None
+        self.stop_requested = False
         if run.plan.compile:
-            for block in model.transformer.h:
-                block.compile()
+            _compile_blocks(model)
 
     def train(self) -> Ending:
         """Train until the steps are done, patience runs out, or someone interrupts.
@@ -123,7 +127,9 @@ class Trainer:
             self.monitor = Monitor(self.run.folder.training, step=step, tensorboard=self.run.settings.tensorboard)
         try:
             with Interrupts(announce=self.run.ranks.is_main) as interrupts:
-                return self._loop(interrupts)
+                ending = self._loop(interrupts)
+                self.stop_requested = interrupts.requested
+                return ending
         finally:
             if self.monitor is not None:
                 self.monitor.close()
@@ -319,7 +325,10 @@ class Trainer:
         language_model = LanguageModel(model=self.model, tokenizer=self.run.data.tokenizer, folder=self.run.folder.root)
         options = GenerateSettings(max_new_tokens=settings.sample_tokens, seed=derive_seed(settings.seed, "samples"))
         self.model.eval()
-        for sample in generate(language_model, settings.sample_prompts, options):
+        # Compiled blocks would be compiled anew for every length of the text.
+        with torch.compiler.set_stance("force_eager") if self.run.plan.compile else nullcontext():
+            samples = generate(language_model, settings.sample_prompts, options)
+        for sample in samples:
             self.monitor.sample(self.state.step, sample.prompt, sample.text)
         self.model.train()
 
@@ -355,3 +364,12 @@ class Trainer:
     def _warn(self, message: str) -> None:
         if self.run.ranks.is_main:
             warn(message)
+
+
+def _compile_blocks(model: GPT2) -> None:
+    """Compile the blocks: once for each kind of use (training, measuring, the last few rows), and all share it."""
+    from torch._dynamo import config
+
+    config.recompile_limit = max(config.recompile_limit, 4 * len(model.transformer.h))
+    for block in model.transformer.h:
+        block.compile()

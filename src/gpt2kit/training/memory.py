@@ -45,10 +45,10 @@ def training_memory_bytes(
 ) -> int:
     """Estimated peak memory of a training step with fp32 weights, in bytes.
 
-    4P weights + 4P_t gradients + 4P_t for each of the optimizer's `moments` (AdamW has two); of the head, two chunks of
-    logits, or one, larger, on a GPU; and of every token and layer about 9D + 2F numbers kept for the backward pass, with
-    H·T for each of the tensors of probabilities that attention keeps. With gradient checkpointing a token keeps D
-    numbers a layer. A number takes four bytes, in half precision three on average: norms stay in float32.
+    4P weights + 4P_t gradients + 4P_t for each of the optimizer's `moments` (AdamW has two); two chunks of logits, or a
+    larger one on a GPU; and for every token and layer about 9D + 2F numbers for the backward pass, with H·T for each of
+    the tensors of probabilities that attention keeps. With gradient checkpointing a token keeps D numbers a layer. A
+    number takes four bytes, in half precision three on average: norms stay in float32.
 
     Args:
         config: of the model.

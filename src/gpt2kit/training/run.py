@@ -50,6 +50,7 @@ class TrainingResult:
         validation_loss: the best one, that of the weights in `model_dir`.
         best_step: when that was.
         ending: why it ended: "done" all steps, out of "patience", or "interrupted".
+        stop_requested: whether someone asked it to stop, perhaps too late to leave anything undone.
     """
 
     status: Literal["finished", "unchanged", "interrupted", "planned"]
@@ -63,6 +64,7 @@ class TrainingResult:
     validation_loss: float | None = None
     best_step: int | None = None
     ending: Ending | None = None
+    stop_requested: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values."""
@@ -230,6 +232,7 @@ def _conclude(trainer: Trainer, ending: Ending) -> TrainingResult:
         validation_loss=state.best.loss if state.best is not None else None,
         best_step=state.best.step if state.best is not None else None,
         ending=ending,
+        stop_requested=trainer.stop_requested,
     )
     if not run.ranks.is_main:
         return result
@@ -243,4 +246,5 @@ def _conclude(trainer: Trainer, ending: Ending) -> TrainingResult:
 def _read_result(folder: RunFolder) -> TrainingResult:
     values = read_json(folder.result, what="the result of a training run")
     plan = Plan(**values.pop("plan"))
-    return TrainingResult(**(values | {"status": "unchanged", "model_dir": folder.root, "plan": plan}))
+    now = {"status": "unchanged", "model_dir": folder.root, "plan": plan, "stop_requested": False}
+    return TrainingResult(**(values | now))

@@ -115,7 +115,7 @@ class TrainingObjective:
             tensorboard=False,
         )
         result = train(settings, on_validation=on_validation)
-        if result.status == "interrupted":
+        if result.status == "interrupted" or result.stop_requested:  # a finished one is there when the search goes on
             raise Interrupted
         if result.validation_loss is None:
             raise TrainingError("the training ended without a validation")

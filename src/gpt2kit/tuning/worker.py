@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gpt2kit.console import say
 from gpt2kit.errors import Gpt2kitError, TrainingError, UsageError
 from gpt2kit.files import explained_disk_errors
+from gpt2kit.runtime import num_threads
 from gpt2kit.tuning.objective import Interrupted, Objective
 from gpt2kit.tuning.settings import TuneSettings
 from gpt2kit.tuning.space import Space
@@ -166,7 +167,7 @@ class Workers:
             "limit": limit,
             "deadline": deadline,
         }
-        threads = max(_usable_threads() // settings.workers, 1)
+        threads = max(num_threads() // settings.workers, 1)
         self._processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "gpt2kit.tuning.worker"],
@@ -231,12 +232,6 @@ class Workers:
                 process.kill()
                 process.wait()
             process.stdout.close()
-
-
-def _usable_threads() -> int:
-    from gpt2kit.native.library import num_threads
-
-    return num_threads()
 
 
 def _end_with_the_parent() -> None:
