@@ -117,7 +117,7 @@ def main() -> None:
     chosen, contestants = options(arguments), choose(measured.contestants, arguments)
     name, model = measured.name, assets.XL_MODEL if arguments.xl else assets.MODEL
     context, rows = arguments.context or measured.context, arguments.rows or measured.rows
-    warmup_steps = arguments.warmup_steps or measured.warmup_steps
+    warmup_steps = measured.warmup_steps if arguments.warmup_steps is None else arguments.warmup_steps
     steps = arguments.measured_steps or (1 if chosen.quick else measured.steps)
     shape = {"context": context, "rows": rows, "steps": warmup_steps + steps}
     assets.ensure("xl-model" if arguments.xl else "model", "batches", **shape)

@@ -51,15 +51,16 @@ def select_device(name: str) -> "torch.device":
     """
     import torch
 
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if name == "auto" and not torch.cuda.is_available():
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        device = torch.device(name)
-        if name == "cuda":  # under torchrun, a GPU for each process
+        if name in ("auto", "cuda"):  # under torchrun, a GPU for each process
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        else:
+            device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "cuda":  # kernels and graphs go to the one in use
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {name}: this machine has no such device; use --device cpu or auto") from error
     return device
@@ -72,7 +73,7 @@ def select_dtype(precision: Precision, device: "torch.device") -> "torch.dtype":
     if precision == "auto":
         if device.type != "cuda":
             return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 

@@ -1,6 +1,7 @@
 """Training and writing on an NVIDIA GPU: the same as on a CPU, or as without graphs, up to rounding."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 import gpt2kit
-from gpt2kit import GenerateSettings, PreparedData
+from gpt2kit import GenerateSettings, PreparedData, TrainSettings
 from gpt2kit.generation import gpu_decoding, stream
 from gpt2kit.model import GPT2, GPT2Config
 from gpt2kit.model import gpt2 as gpt2_module
@@ -91,23 +92,52 @@ def test_graphs_give_the_gradients_of_plain_steps(
         )
         if not graphs:
             runner._graphs = None
-        batches = PackedBatches(store, context=64, batch_size=6, seed=0, end_of_text=prepared.tokenizer.end_of_text)
+        batches = PackedBatches(store, context=64, batch_size=5, seed=0, end_of_text=prepared.tokenizer.end_of_text)
         found = []
-        for step in range(6):  # 4 rows and 2: a graph for each
-            one = runner.gradients(batches, step, micro_batch_size=4, loss_scale=1.0, stop_requested=False)
+        for step in range(6):  # 2 rows, 2 that are added, and 1
+            one = runner.gradients(batches, step, micro_batch_size=2, loss_scale=1.0, stop_requested=False)
             found.append((one.loss, one.gradient_norm))
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter -= 0.01 * parameter.grad
         if graphs:
             assert runner._graphs is not None
-            assert len(runner._graphs._recordings) == 2
+            assert len(runner._graphs._recordings) == 3
         return found
 
     within = 1e-4 if precision == torch.float32 else 2e-3
     for (loss, norm), (plain_loss, plain_norm) in zip(run(graphs=True), run(graphs=False), strict=True):
         assert loss == pytest.approx(plain_loss, rel=within)
         assert norm == pytest.approx(plain_norm, rel=within * 10)
+
+
+def test_a_training_validates_writes_samples_and_goes_on(
+    gpu: torch.device, prepared: PreparedData, tmp_path: Path
+) -> None:
+    settings = TrainSettings(
+        data_dir=prepared.folder,
+        model_output_dir=tmp_path / "model",
+        n_layer=2,
+        n_head=4,
+        n_embd=64,
+        context=64,
+        batch_size=6,
+        micro_batch_size=2,
+        max_steps=12,
+        eval_every=4,
+        sample_tokens=5,
+        tensorboard=False,
+        learning_rate=1e-2,
+        device=str(gpu),
+    )
+    result = gpt2kit.train(settings)
+    assert result.status == "finished"
+    assert result.validation_loss < result.validation_loss_before
+    on_the_cpu = gpt2kit.train(
+        settings.model_copy(update={"device": "cpu", "precision": "fp32", "model_output_dir": tmp_path / "cpu"})
+    )
+    assert result.validation_loss_before == pytest.approx(on_the_cpu.validation_loss_before, rel=1e-3)
+    assert result.validation_loss == pytest.approx(on_the_cpu.validation_loss, rel=0.02)
 
 
 @pytest.mark.parametrize(

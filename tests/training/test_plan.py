@@ -99,7 +99,7 @@ def test_memory_on_a_gpu_is_near_what_was_measured() -> None:
             kept_probabilities=0.0,
             gradient_checkpointing=False,
             on_gpu=True,
-            is_half=True,
+            dtype=torch.bfloat16,
         )
         assert measured <= estimated <= 1.25 * measured
 

@@ -1,6 +1,7 @@
 """`gpt2kit generate`: from settings to texts on the terminal and in the output folder."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from gpt2kit.generation.prompts import collect_prompts
 from gpt2kit.generation.sample import Sample
 from gpt2kit.generation.settings import NATIVE_METHODS, Engine, GenerateSettings
 from gpt2kit.generation.texts import pieces
+from gpt2kit.generation.writing import Writing
 from gpt2kit.runtime import provenance
 
 _RULE = "=" * 20
@@ -149,6 +151,7 @@ def _files(settings: GenerateSettings, header: dict[str, Any]) -> Iterator[list[
 
 def _write(plan: Plan, settings: GenerateSettings, files: list[OutputFiles], *, show: bool) -> None:
     total = len(plan.jobs) * settings.max_new_tokens
+    shown_tokens: Counter[Writing] = Counter()  # some engines give several texts out whole
     with Progress("writing", total=total, unit="tokens") as progress:
         if show and settings.include_prefix:
             output(plan.jobs[0].prompt, end="")
@@ -156,7 +159,8 @@ def _write(plan: Plan, settings: GenerateSettings, files: list[OutputFiles], *, 
             if show:
                 output(piece, end="")
             else:
-                progress.advance()
+                progress.advance(len(writing.ids) - shown_tokens[writing])
+                shown_tokens[writing] = len(writing.ids)
             if writing.finish_reason is not None:
                 sample = writing.sample(seed=plan.seed)
                 files[sample.sample_index // settings.nsamples].add(sample)

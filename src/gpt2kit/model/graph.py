@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def record(work: Callable[[], object]) -> torch.cuda.CUDAGraph:
-    """A graph of what `work` launches. It has to have run before, since libraries take memory when first used."""
+    """A graph of what `work` launches. That has to have run before, since libraries take memory when first used."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         work()
@@ -46,6 +46,7 @@ class StepGraph:
         self._told_N = torch.zeros(3 * cache.batch_size + 1, dtype=torch.int64, device=model.device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._hidden_BD = torch.empty(0)
+        self._num_read = 0
 
     def read(self, ids: Sequence[int], positions: Sequence[int], first_columns: Sequence[int]) -> Tensor:
         """Read a token of each row into the cache's next column; its hidden states, [B, D], until the next call.
@@ -57,10 +58,14 @@ class StepGraph:
         """
         told = [*ids, *positions, *first_columns, self._cache.length]
         self._told_N.copy_(torch.tensor(told, dtype=torch.int64).pin_memory(), non_blocking=True)
-        if self._graph is None:
+        if self._graph is not None:
+            self._graph.replay()
+        elif self._num_read == 0:  # beam search lays the rows of a cache anew for each token
             self._compute()
+        else:
             self._graph = record(self._compute)
-        self._graph.replay()
+            self._graph.replay()
+        self._num_read += 1
         self._cache.length += 1
         return self._hidden_BD
 

@@ -6,11 +6,12 @@ Shapes: N tokens, V vocabulary, B rows, H heads, S columns of a cache, K width o
 """
 
 import functools
-import importlib.util
 import math
 
 import torch
 from torch import Tensor
+
+from gpt2kit.console import warn
 
 IGNORED_TARGET = -100
 _LARGEST_BLOCK = 4096  # of the vocabulary, at a time
@@ -18,8 +19,19 @@ _COLUMNS = 64  # of a cache, at a time
 
 
 @functools.cache
-def _runs_on(index: int) -> bool:
-    return importlib.util.find_spec("triton") is not None and torch.cuda.get_device_capability(index) >= (7, 0)
+def _run_on(index: int) -> bool:
+    """Whether the kernels run on a GPU, which a small one is tried for: Triton needs a C compiler, for one."""
+    if torch.version.hip is not None or torch.cuda.get_device_capability(index) < (8, 0):
+        return False
+    try:
+        zeros_NV = torch.zeros(1, 8, device=torch.device("cuda", index))
+        cross_entropy_(zeros_NV, torch.zeros(1, dtype=torch.int64, device=zeros_NV.device), vocabulary=8)
+        torch.cuda.synchronize(index)
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        warn(f"the kernels for GPUs cannot be used, which makes it slower: {reason}")
+        return False
+    return True
 
 
 def _power_of_2(number: int) -> int:
@@ -28,8 +40,8 @@ def _power_of_2(number: int) -> int:
 
 
 def available(x: Tensor) -> bool:
-    """Whether the kernels run where a tensor is: an NVIDIA GPU of 2017 or later."""
-    return x.device.type == "cuda" and _runs_on(x.device.index or 0)
+    """Whether the kernels run where a tensor is: an NVIDIA GPU of 2020 or later, with Triton and what that needs."""
+    return x.device.type == "cuda" and _run_on(x.device.index or 0)
 
 
 def cross_entropy_(logits_NV: Tensor, targets_N: Tensor, *, vocabulary: int, with_gradient: bool = True) -> Tensor:
@@ -82,8 +94,8 @@ def attend_to_cache(
         v_BHK: its value.
         keys_BHSK: the cache's keys of a layer.
         values_BHSK: its values.
-        first_B: the first column of each row, int32.
-        column_1: the column that the new token takes, int32; the last one that is attended to.
+        first_B: the first column of each row, integers.
+        column_1: the column that the new token takes, an integer; the last one that is attended to.
         scale: what products of queries and keys are multiplied by.
     """
     B, H, K = q_BHK.shape

@@ -95,10 +95,10 @@ def _with_targets(
     """
     hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.size(-1))
     targets_N = target_ids_BT.reshape(-1)
-    if places_N is None and kernels.available(hidden_ND):  # which leaves out what does not count
-        places_N = torch.arange(targets_N.numel(), device=targets_N.device)
-    elif places_N is None:
+    if not kernels.available(hidden_ND):
         places_N = torch.nonzero(targets_N != IGNORED_TARGET).squeeze(1)
+    elif places_N is None:  # the kernel leaves out what does not count
+        places_N = torch.arange(targets_N.numel(), device=targets_N.device)
     if places_N.numel() == targets_N.numel():
         return hidden_ND, targets_N, places_N
     return hidden_ND.index_select(0, places_N), targets_N[places_N], places_N
@@ -157,7 +157,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         # In fp16 the loss scaler's factor arrives with grad_nats: multiply before rounding down.
         if grad_hidden_ND is not None:
             # And never round the factor itself to bf16: it would be off by up to 0.4%, here and not in the weight's.
-            grad_hidden_ND = grad_hidden_ND.to(hidden_dtype).mul_(grad_nats)
+            grad_hidden_ND = grad_hidden_ND.float().mul_(grad_nats).to(hidden_dtype)
         if grad_weight_VD is not None:
             grad_weight_VD = grad_weight_VD.mul_(grad_nats).to(weight_dtype)
         return grad_hidden_ND, grad_weight_VD, None, None, None

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from gpt2kit.model.loss import IGNORED_TARGET
 
 _PARTS = 8  # of a micro-batch's places: the targets that count are filled up to a whole number of them
-_MOST_RECORDINGS = 8  # after so many the shapes change too often for it
+_MOST_RECORDED_STEPS = 8  # after so many the shapes change too often for it
 Tensors = dict[str, Tensor]
-_Key = tuple[tuple[str, tuple[int, ...]], ...]
+_Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class _Recording:
 class GradientGraphs:
     """Computes the gradients of micro-batches, by a graph from the second time on that their shapes occur.
 
-    A graph writes its gradients to the same memory each time. Those of a step's first micro-batch are made there; a
-    graph for each of the others, in their order, adds to them.
+    A graph writes its gradients to the same memory each time. Those of a step's first micro-batch are made there; one
+    more graph for each shape that follows adds to them. What they need for a while, all take from the same memory.
 
     Args:
         parameters: what gets gradients.
@@ -43,14 +43,14 @@ class GradientGraphs:
     def __init__(self, parameters: Sequence[nn.Parameter], compute: Callable[[Tensors], Tensor]) -> None:
         self._parameters = parameters
         self._compute = compute
-        self._recordings: dict[tuple[_Key, ...], _Recording] = {}
-        self._met: set[tuple[_Key, ...]] = set()
-        self._num_recorded = 0
-        self._step: tuple[_Key, ...] = ()
+        self._recordings: dict[tuple[_Shapes, ...], _Recording] = {}  # by the first shapes of a step, and these
+        self._met: set[tuple[_Shapes, ...]] = set()
+        self._num_recorded_steps = 0
+        self._first: _Shapes | None = None
 
     def begin_step(self) -> None:
         """Forget the gradients: the next micro-batch is the first of a step."""
-        self._step = ()
+        self._first = None
         for parameter in self._parameters:
             parameter.grad = None
 
@@ -60,13 +60,18 @@ class GradientGraphs:
         Args:
             tensors: in main memory, pinned.
         """
-        self._step = (*self._step, tuple((name, tuple(tensor.shape)) for name, tensor in tensors.items()))
-        recording = self._recordings.get(self._step)
-        if recording is None and (self._step not in self._met or self._num_recorded >= _MOST_RECORDINGS):
-            self._met.add(self._step)
+        shapes = tuple((name, tuple(tensor.shape)) for name, tensor in tensors.items())
+        is_first = self._first is None
+        self._first = self._first or shapes
+        key = (self._first,) if is_first else (self._first, shapes)
+        recording = self._recordings.get(key)
+        if recording is None and is_first:  # what was recorded for other shapes holds gradients of its own
+            self._recordings.clear()
+        if recording is None and not self._may_record(key):
+            self._met.add(key)
             return self._compute(self._on_gpu(tensors))
         if recording is None:
-            recording = self._recordings[self._step] = self._record(tensors)
+            recording = self._recordings[key] = self._record(tensors, is_first=is_first)
         for name, tensor in tensors.items():
             recording.inputs[name].copy_(tensor, non_blocking=True)
         recording.graph.replay()
@@ -79,14 +84,21 @@ class GradientGraphs:
         self._recordings.clear()
         self._met.clear()
 
-    def _record(self, tensors: Tensors) -> _Recording:
-        self._num_recorded += 1
-        if len(self._step) == 1:  # other shapes than before: what was recorded holds gradients of its own
-            self._recordings.clear()
+    def _may_record(self, key: tuple[_Shapes, ...]) -> bool:
+        """Whether these shapes were met before, behind a recorded first one if they are not that, and not too many."""
+        if key not in self._met:
+            return False
+        return self._num_recorded_steps < _MOST_RECORDED_STEPS if len(key) == 1 else key[:1] in self._recordings
+
+    def _record(self, tensors: Tensors, *, is_first: bool) -> _Recording:
+        if is_first:
+            self._num_recorded_steps += 1
+        assert self._first is not None
+        pool = None if is_first else self._recordings[(self._first,)].graph.pool()
         inputs = self._on_gpu(tensors)
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=pool):
             nats = self._compute(inputs)
         return _Recording(graph, inputs, nats, [parameter.grad for parameter in self._parameters])
 

@@ -370,6 +370,7 @@ def _compile_blocks(model: GPT2) -> None:
     """Compile the blocks: once for each kind of use (training, measuring, the last few rows), and all share it."""
     from torch._dynamo import config
 
-    config.recompile_limit = max(config.recompile_limit, 4 * len(model.transformer.h))
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # PyTorch 2.6
+    setattr(config, limit, max(getattr(config, limit), 4 * len(model.transformer.h)))
     for block in model.transformer.h:
         block.compile()

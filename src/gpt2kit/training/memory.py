@@ -19,8 +19,10 @@ _BYTES, _HALF_BYTES = 4, 3  # of a float32; of what is kept in half precision, o
 _PROCESS_BYTES = 350_000_000  # Python, torch and its libraries, resident
 # Shares of the matrix rate that the plain loop reached where it was measured (see docs/numerics.md).
 _EFFICIENCY = 0.6
-# The last two are all that oneDNN says when it gets no memory.
+# The first two are of a GPU's driver and library; the last two are all that oneDNN says when it gets no memory.
 _OUT_OF_MEMORY = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
     "DefaultCPUAllocator",
     "can't allocate memory",
     "not enough memory",
@@ -41,14 +43,14 @@ def training_memory_bytes(
     gradient_checkpointing: bool,
     moments: float = 2.0,
     on_gpu: bool = False,
-    is_half: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> int:
     """Estimated peak memory of a training step with fp32 weights, in bytes.
 
     4P weights + 4P_t gradients + 4P_t for each of the optimizer's `moments` (AdamW has two); two chunks of logits, or a
     larger one on a GPU; and for every token and layer about 9D + 2F numbers for the backward pass, with H·T for each of
     the tensors of probabilities that attention keeps. With gradient checkpointing a token keeps D numbers a layer. A
-    number takes four bytes, in half precision three on average: norms stay in float32.
+    number takes four bytes, on a GPU in half precision three on average: norms stay in float32.
 
     Args:
         config: of the model.
@@ -59,8 +61,8 @@ def training_memory_bytes(
         kept_probabilities: tensors of all queries' probabilities that attention keeps, see `probabilities_kept`.
         gradient_checkpointing: whether blocks are computed again.
         moments: of the optimizer.
-        on_gpu: whether it is computed on an NVIDIA GPU.
-        is_half: whether matrices are multiplied in bf16 or fp16.
+        on_gpu: whether it is computed on an NVIDIA GPU, by its kernels.
+        dtype: what matrices are multiplied in. (In float16 the head's scores are float32.)
     """
     tokens = rows * context
     D, F = config.n_embd, config.inner_width
@@ -68,10 +70,10 @@ def training_memory_bytes(
     kept = D * config.n_layer + layer_floats if gradient_checkpointing else layer_floats * config.n_layer
     weights = parameters + round((1 + moments) * trainable)
     if on_gpu:
-        head = min(GPU_CHUNK_TOKENS, tokens) * config.vocab_size * (2 if is_half else _BYTES)
+        head = min(GPU_CHUNK_TOKENS, tokens) * config.vocab_size * (2 if dtype == torch.bfloat16 else _BYTES)
     else:
         head = 2 * min(CHUNK_TOKENS, tokens) * config.vocab_size * _BYTES
-    number_bytes = _HALF_BYTES if is_half else _BYTES
+    number_bytes = _HALF_BYTES if on_gpu and dtype != torch.float32 else _BYTES
     return _PROCESS_BYTES + _BYTES * weights + head + tokens * (number_bytes * kept + 4 * _BYTES * D)
 
 

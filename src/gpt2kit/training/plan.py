@@ -12,6 +12,7 @@ import torch
 
 from gpt2kit.console import text_table
 from gpt2kit.errors import DataError, UsageError
+from gpt2kit.model import kernels
 from gpt2kit.model.gpt2 import GPT2, GPT2Config
 from gpt2kit.runtime import available_memory_bytes, select_dtype
 from gpt2kit.tokens import PackedBatches, PreparedData, TokenStore
@@ -235,6 +236,7 @@ def make_plan(
     validation_tokens, validation_batches = _validation_size(
         settings, validation, trained_tokens=epochs * train_tokens, num_validations=total_steps / eval_every
     )
+    by_kernels = kernels.available(model.transformer.wte.weight)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     memory = functools.partial(
@@ -246,8 +248,8 @@ def make_plan(
         kept_probabilities=probabilities_kept(model.config.attn_pdrop, context=context, device=device, dtype=dtype),
         gradient_checkpointing=settings.gradient_checkpointing,
         moments=MOMENTS[settings.optimizer],
-        on_gpu=device.type == "cuda",
-        is_half=dtype != torch.float32,
+        on_gpu=by_kernels,
+        dtype=dtype,
     )
     rows, available = math.ceil(batches.batch_size / processes), available_memory_bytes(device)
     if device.type == "cpu":  # which the processes on this machine share
@@ -280,7 +282,7 @@ def make_plan(
         save_every=settings.save_every or eval_every,
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
-        compile=_repays_compiling(settings, device, seconds),
+        compile=settings.compile == "on" or (settings.compile == "auto" and by_kernels and _repays_compiling(seconds)),
         memory_bytes=memory(rows=micro),
         available_bytes=available,
         seconds=seconds,
@@ -299,10 +301,9 @@ def _epochs(settings: TrainSettings, *, from_scratch: bool) -> float:
     return settings.epochs or (_SCRATCH_EPOCHS if from_scratch else _FINE_TUNING_EPOCHS)
 
 
-def _repays_compiling(settings: TrainSettings, device: torch.device, seconds: float) -> bool:
-    if settings.compile == "auto":
-        return device.type == "cuda" and seconds * _COMPILE_GAIN > _COMPILE_SECONDS
-    return settings.compile == "on"
+def _repays_compiling(seconds: float) -> bool:
+    """Whether a run on a GPU, of so many seconds without, saves what compiling takes."""
+    return seconds * _COMPILE_GAIN > _COMPILE_SECONDS
 
 
 def _validation_size(

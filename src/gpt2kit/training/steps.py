@@ -83,6 +83,7 @@ class StepRunner:
         # A GPU's own allocator keeps its blocks by size, and compiled blocks make their gradients themselves.
         self._gradient_memory = GradientMemory(self.parameters if device.type == "cpu" else ())
         self._scale = 0.0
+        self._fixed_divisor: float | None = None
         self._ahead: tuple[PackedBatches, int, Batch] | None = None
         self._shapes = SteadyShapes()
         self._by_kernels = kernels.available(model.transformer.wte.weight)
@@ -107,8 +108,7 @@ class StepRunner:
         share = self.ranks.share(batches.batch_size)
         num_targets = batches.targets_in_step(step)
         batch = self._batch_made_ahead(batches, step)
-        # Graphs hold the scale fast: what differs from step to step comes behind.
-        divisor = max(num_targets, 1) if self._graphs is None else batches.batch_size * batches.context
+        divisor = self._divisor(num_targets)
         factor = divisor / max(num_targets, 1) / loss_scale
         nats = self._fitting(
             lambda rows: self._accumulate(batch, step, share.start, micro_batch_size=rows, scale=loss_scale / divisor),
@@ -118,7 +118,7 @@ class StepRunner:
         if self.device.type == "cuda":  # while it is busy
             self._ahead = batches, step + 1, batches.batch(step + 1, share)
         self.ranks.sum_gradients(self.parameters)
-        nats_and_norm = torch.stack([nats, self._scale_and_clip(factor).double()]).cpu()
+        nats_and_norm = torch.stack([nats, self._scale_and_clip(factor).to(nats.dtype)]).cpu().double()
         totals = self.ranks.sum(torch.tensor([nats_and_norm[0], float(stop_requested)], dtype=torch.float64))
         return StepGradients(
             loss=float(totals[0]) / max(num_targets, 1),
@@ -126,6 +126,17 @@ class StepRunner:
             num_targets=num_targets,
             stop_requested=float(totals[1]) > 0,
         )
+
+    def _divisor(self, num_targets: int) -> float:
+        """What a loss is divided by before its backward pass; the number of targets, where nothing speaks against it.
+
+        Graphs hold it fast: there it is a power of two near the first step's number, and the rest comes behind.
+        """
+        if self._graphs is None:
+            return max(num_targets, 1)
+        if self._fixed_divisor is None:
+            self._fixed_divisor = 2.0 ** round(math.log2(max(num_targets, 1)))
+        return self._fixed_divisor
 
     def _batch_made_ahead(self, batches: PackedBatches, step: int) -> Batch:
         """Rows of a step, those of this process; made by now where the step before was computed here."""
@@ -152,11 +163,15 @@ class StepRunner:
         for parameter in self.parameters:
             parameter.grad = None
         self._scale = scale
-        nats = torch.zeros((), dtype=torch.float64, device=self.device)
+        exact = torch.float32 if self.device.type == "mps" else torch.float64
+        nats = torch.zeros((), dtype=exact, device=self.device)
         for start in range(0, len(batch.input_ids_BT), micro_batch_size):
             torch.manual_seed(derive_seed(self.seed, "dropout", step, first_row + start))
             tensors = self._tensors(batch, slice(start, start + micro_batch_size))
-            nats += self._micro_batch(tensors) if self._graphs is None else self._graphs.gradients(tensors)
+            if self._graphs is None:
+                nats += self._micro_batch(self._on_device(tensors))
+            else:
+                nats += self._graphs.gradients(tensors)
         return nats
 
     def _micro_batch(self, tensors: dict[str, Tensor]) -> Tensor:
@@ -184,15 +199,15 @@ class StepRunner:
         has_segments = bool(segment_ids_BT.max() > 0)
         if not self._by_kernels:
             arrays |= {"segment_ids_BT": segment_ids_BT} if has_segments else {}
-            return {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+            return {name: torch.from_numpy(array) for name, array in arrays.items()}
         # What has to be known of the contents is found here, or the GPU would have to be waited for.
         arrays["places_N"] = self._shapes.places(arrays["target_ids_BT"])
         if self._shapes.have_segments(has_segments):
             arrays |= {"segment_ids_BT": segment_ids_BT, "segment_starts_S": self._shapes.starts(segment_ids_BT)}
-        pinned = {name: torch.from_numpy(array).pin_memory() for name, array in arrays.items()}
-        if self._graphs is not None:
-            return pinned
-        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in pinned.items()}
+        return {name: torch.from_numpy(array).pin_memory() for name, array in arrays.items()}
+
+    def _on_device(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
 
     def _fitting(self, compute: Callable[[int], _Value], rows: int, *, context: int) -> tuple[_Value, int]:
         """Compute something some rows at a time, half as many whenever memory runs out; returns the number too."""
@@ -243,8 +258,9 @@ class StepRunner:
     def _validation_nats(self, batch: Batch, micro_batch_size: int) -> float:
         nats = 0.0
         for start in range(0, len(batch.input_ids_BT), micro_batch_size):
+            tensors = self._on_device(self._tensors(batch, slice(start, start + micro_batch_size)))
             with self.autocast():
-                nats_BT = self.model.token_losses(**self._tensors(batch, slice(start, start + micro_batch_size)))
+                nats_BT = self.model.token_losses(**tensors)
             nats += float(nats_BT.sum(dtype=torch.float64))
         return nats
 
