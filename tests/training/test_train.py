@@ -330,6 +330,7 @@ def test_a_stop_that_comes_too_late_is_told(settings: Make) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns of its own compiler's doings
 @pytest.mark.skipif(shutil.which("c++") is None, reason="PyTorch compiles for CPUs by a C++ compiler")
 def test_compiled_blocks_give_the_same_losses_and_samples(settings: Make, tmp_path: Path) -> None:
     found = {}
