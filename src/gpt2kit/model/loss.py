@@ -24,7 +24,7 @@ from gpt2kit.model.products import GradientMemory, by_onednn, product, weight_gr
 
 IGNORED_TARGET = kernels.IGNORED_TARGET
 CHUNK_TOKENS = 512
-GPU_CHUNK_TOKENS = 16_384
+GPU_CHUNK_TOKENS, _GPU_MEASURED_TOKENS = 16_384, 2048  # in training; and where nothing is kept for a backward pass
 _MULTIPLE = 64
 SLICE_TOKENS = 6_400  # of the vocabulary, in the gradient of the head's weight
 
@@ -73,7 +73,8 @@ def chunked_token_losses(
     hidden_ND, targets_N, places_N = _with_targets(hidden_BTD, target_ids_BT, places_N)
     nats_BT = torch.zeros(target_ids_BT.numel(), device=hidden_BTD.device)
     if kernels.available(hidden_ND):
-        nats_BT[places_N] = _nats_on_gpu(hidden_ND.to(_compute_dtype(hidden_ND)), weight_VD, targets_N)
+        h_ND = hidden_ND.to(_compute_dtype(hidden_ND))
+        nats_BT[places_N] = _nats_on_gpu(h_ND, weight_VD, targets_N, chunk_tokens=_GPU_MEASURED_TOKENS)
         return nats_BT.view(target_ids_BT.shape)
     for start in range(0, targets_N.numel(), CHUNK_TOKENS):
         chunk = slice(start, start + CHUNK_TOKENS)
@@ -223,13 +224,14 @@ def _nats_on_gpu(
     grad_hidden_ND: Tensor | None = None,
     grad_weight_VD: Tensor | None = None,
     scale: float = 1.0,
+    chunk_tokens: int = GPU_CHUNK_TOKENS,
 ) -> Tensor:
     """Nats of each target; the gradients of their sum as `_in_chunks` makes them, by a kernel."""
     w_PD, V = _filled_up(weight_VD, h_ND.dtype), weight_VD.size(0)
     with_gradient = grad_hidden_ND is not None or grad_weight_VD is not None
     nats_N = torch.empty(targets_N.numel(), device=h_ND.device)
-    for start in range(0, targets_N.numel(), GPU_CHUNK_TOKENS):
-        chunk = slice(start, start + GPU_CHUNK_TOKENS)
+    for start in range(0, targets_N.numel(), chunk_tokens):
+        chunk = slice(start, start + chunk_tokens)
         scores_CP = h_ND[chunk] @ w_PD.T
         nats_N[chunk] = kernels.cross_entropy_(scores_CP, targets_N[chunk], vocabulary=V, with_gradient=with_gradient)
         if grad_hidden_ND is not None:
