@@ -129,9 +129,9 @@ def readme_rows(results: Results) -> list[list[str]]:
         what = f"fine-tune it on an {results['machine']['gpu'].partition(',')[0]}, tokens/s"
         return [
             _readme_row(what, records[ours], other, records[other], memory="peak_gpu_memory_bytes")
-            for other in (quickest, "Trainer, best settings, compiled")
+            for other in dict.fromkeys((quickest, "Trainer, best settings, compiled"))
             if ours in records and other in records
-        ][: 1 if quickest.startswith("Trainer") else 2]
+        ]
     return [
         _readme_row(what, records[ours], other, records[other])
         for what, ours, other in (

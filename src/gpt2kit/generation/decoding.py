@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from gpt2kit.errors import ModelError
-from gpt2kit.generation.gpu_decoding import SCORES_BROKEN
 from gpt2kit.generation.reader import Reader
 from gpt2kit.generation.rules import PenaltyRules
 from gpt2kit.generation.sampling import (
@@ -37,6 +36,10 @@ from gpt2kit.runtime import derive_seed
 SLACK_NATS = 5e-4
 # Rows are left out of the cache, which copies it, when this share of them has ended.
 _SHARE_ENDED = 0.125
+SCORES_BROKEN = (
+    "the model's scores are not numbers (NaN or infinite): its weights are damaged, or the precision is too narrow for "
+    "them; try --precision fp32"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gpt2kit.errors import ModelError
+from gpt2kit.generation.decoding import SCORES_BROKEN
 from gpt2kit.generation.reader import Reader
 from gpt2kit.generation.rules import CutoffRules, PenaltyRules
 from gpt2kit.generation.writing import Writing
@@ -26,10 +27,6 @@ from gpt2kit.runtime import derive_seed
 # The rows that go on are laid together when this share has ended: the graph has to be recorded again.
 _SHARE_ENDED = 0.5
 _FEWEST_STEPS = 4  # that repay recording
-SCORES_BROKEN = (
-    "the model's scores are not numbers (NaN or infinite): its weights are damaged, or the precision is too narrow for "
-    "them; try --precision fp32"
-)
 Told = npt.NDArray[np.float64]
 
 
@@ -74,10 +71,9 @@ def decode(
     at_once = len(rows) == 1 or rows[0].has_stops
     while True:
         for told_2B in loop.told():
-            ended = [row for row, writing in enumerate(rows) if writing.finish_reason is not None]
             yield from _take(rows, told_2B, at_once=at_once)
             num_ended = sum(writing.finish_reason is not None for writing in rows)
-            if num_ended > len(ended) and num_ended >= _SHARE_ENDED * len(rows):
+            if num_ended >= _SHARE_ENDED * len(rows):
                 loop.stop()
         going_on = [row for row, writing in enumerate(rows) if writing.finish_reason is None]
         if not going_on:
@@ -201,10 +197,8 @@ class _Loop:
         """Choose, and read what was chosen."""
         self._choose()
         cache = self._reader.cache
-        length = cache.length
         with cache.places_on_gpu(Places(self._first_B, self._column_1)):
             hidden_B1D = self._model(self._ids_B[:, None], position_ids_BT=self._positions_B[:, None], cache=cache)
-        cache.length = length
         self._hidden_BD.copy_(hidden_B1D[:, 0])
         self._positions_B += 1
         self._column_1 += 1

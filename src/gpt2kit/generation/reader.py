@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gpt2kit.model import GPT2, GPT2Config, KVCache
-from gpt2kit.model.graph import StepGraph, can_be_recorded
+from gpt2kit.model import GPT2, GPT2Config, KVCache, kernels
+from gpt2kit.model.graph import StepGraph
 
 _TOKENS_AT_ONCE = 8192  # of prompts: bounds the activations
 _SPARE_COLUMNS = 64  # beyond the context, so that rows are moved to the left only now and then
@@ -146,7 +146,7 @@ class Reader:
         return [num_columns - min(len(window) + 1, num_columns) for window in self.windows]
 
     def _new_graph(self) -> StepGraph | None:
-        return StepGraph(self.model, self._cache) if can_be_recorded(self.model) else None
+        return StepGraph(self.model, self._cache) if kernels.available(self.model.transformer.wte.weight) else None
 
     def _move_left(self) -> None:
         """Leave out the columns that are padding in every row."""

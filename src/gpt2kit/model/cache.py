@@ -86,12 +86,15 @@ class KVCache:
 
     @contextlib.contextmanager
     def places_on_gpu(self, places: Places) -> Iterator[None]:
-        """While a graph is recorded, which has to serve all places: `attend` takes the place of `append`."""
-        self._places = places
+        """While a graph is recorded, which has to serve all places: `attend` takes the place of `append`.
+
+        The length stays what it is: whoever starts the graph advances it.
+        """
+        self._places, length = places, self.length
         try:
             yield
         finally:
-            self._places = None
+            self._places, self.length = None, length
 
     @property
     def attends(self) -> bool:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gpt2kit.model import kernels
 from gpt2kit.model.cache import KVCache, Places
 
 if TYPE_CHECKING:
@@ -25,11 +24,6 @@ def record(work: Callable[[], object]) -> torch.cuda.CUDAGraph:
     with torch.cuda.graph(graph):
         work()
     return graph
-
-
-def can_be_recorded(model: "GPT2") -> bool:
-    """Whether the model is where there are CUDA graphs and the kernel they need."""
-    return kernels.available(model.transformer.wte.weight)
 
 
 class StepGraph:
@@ -70,9 +64,8 @@ class StepGraph:
         return self._hidden_BD
 
     def _compute(self) -> None:
-        B, length = self._cache.batch_size, self._cache.length
+        B = self._cache.batch_size
         ids_B, positions_B, first_B, column_1 = torch.split(self._told_N, [B, B, B, 1])
         with self._cache.places_on_gpu(Places(first_B, column_1)):
             hidden_B1D = self._model(ids_B[:, None], position_ids_BT=positions_B[:, None], cache=self._cache)
-        self._cache.length = length
         self._hidden_BD = hidden_B1D[:, 0]

@@ -49,10 +49,8 @@ class GradientGraphs:
         self._first: _Shapes | None = None
 
     def begin_step(self) -> None:
-        """Forget the gradients: the next micro-batch is the first of a step."""
+        """The next micro-batch is the first of a step; the parameters have no gradients."""
         self._first = None
-        for parameter in self._parameters:
-            parameter.grad = None
 
     def gradients(self, tensors: Tensors) -> Tensor:
         """Nats of a micro-batch, a scalar on the GPU; its gradients are added to those of the step.
