@@ -52,8 +52,12 @@ def _watch(folder: Path, work: Path, arguments: Arguments) -> None:
     metrics = folder / "training" / "metrics.jsonl"
     expected = json.loads(Path(arguments["batches"]).with_suffix(".json").read_text(encoding="utf-8"))
     first_loss: float | None = None
+    num_bytes = 0
     while len(clock.ends) < clock.num_steps:
         time.sleep(_POLL_SECONDS)
+        if not metrics.exists() or metrics.stat().st_size == num_bytes:  # reading it would hold up the training
+            continue
+        num_bytes = metrics.stat().st_size
         records = _train_records(metrics)
         if len(records) > len(clock.ends):
             clock.tick()
@@ -68,8 +72,6 @@ def _watch(folder: Path, work: Path, arguments: Arguments) -> None:
 
 
 def _train_records(metrics: Path) -> list[dict[str, float]]:
-    if not metrics.exists():
-        return []
     lines = metrics.read_text(encoding="utf-8").split("\n")[:-1]  # a line is whole when its end is there
     return [record for record in map(json.loads, lines) if record["kind"] == "train"]
 

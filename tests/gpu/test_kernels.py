@@ -5,7 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from gpt2kit.generation.sampling import Cutoffs, choose
-from gpt2kit.model import kernels
+from gpt2kit.model import GPT2, GPT2Config, kernels
+from gpt2kit.model.cache import KVCache
+from gpt2kit.model.one_token import TokenReader
 
 
 @pytest.mark.parametrize(
@@ -95,3 +97,46 @@ def test_choices_are_those_of_the_sampler(
     assert torch.equal(told_2B[0], expected_B.double())
     expected = logits_BV.double().log_softmax(1).gather(1, expected_B[:, None]).squeeze(1)
     torch.testing.assert_close(told_2B[1], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("heads", "width", "layers", "inner"), [(3, 16, 2, None), (4, 32, 1, 100)])
+def test_a_token_read_by_one_kernel(
+    kernel_device: torch.device, heads: int, width: int, layers: int, inner: int | None
+) -> None:
+    V, T, steps = 503, 70, 4
+    config = GPT2Config(
+        n_layer=layers, n_head=heads, n_embd=heads * width, n_inner=inner, vocab_size=V, n_positions=T + steps
+    )
+    generator = torch.Generator().manual_seed(0)
+    model = GPT2(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1 + (parameter == 1))
+    model.to(kernel_device)
+    ids_1T = torch.randint(V, (1, T), generator=generator).to(kernel_device)
+    told_2B = torch.zeros(2, 1, dtype=torch.float64, device=kernel_device)
+    with torch.inference_mode():
+        cache, expected_cache = (
+            KVCache(config, batch_size=1, max_length=T + steps, device=kernel_device, dtype=torch.float32)
+            for _ in range(2)
+        )
+        for each in (cache, expected_cache):
+            model(ids_1T, cache=each)
+        bias_V = torch.zeros(V, device=kernel_device)
+        ids_1, column_1 = ids_1T[0, :1].clone(), torch.tensor([T], device=kernel_device)
+        programs = 1 if kernel_device.type == "cpu" else None  # the interpreter runs one after the other
+        reader = TokenReader(model, cache, ids_1=ids_1, column_1=column_1, bias_V=bias_V, programs=programs)
+        reader.chosen()
+        for step in range(steps):
+            expected_1V = model.logits(model(ids_1[None].clone(), cache=expected_cache)[:, -1])
+            bias_V.zero_()[expected_1V.argmax()] = -torch.inf if step == 2 else 0.0
+            reader.read()
+            reader.choose_best(told_2B)
+
+            torch.testing.assert_close(reader.logits_1V, expected_1V, rtol=1e-4, atol=1e-4)
+            best = int((expected_1V + bias_V).argmax())
+            assert int(ids_1) == told_2B[0].item() == best
+            assert told_2B[1].item() == pytest.approx(float(expected_1V.log_softmax(1)[0, best]), abs=1e-4)
+            assert int(column_1) == T + step + 1
+        torch.testing.assert_close(cache.keys_LBHSK, expected_cache.keys_LBHSK, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(cache.values_LBHSK, expected_cache.values_LBHSK, rtol=1e-4, atol=1e-4)

@@ -22,6 +22,7 @@ from gpt2kit.generation.writing import Writing
 from gpt2kit.model import GPT2, kernels
 from gpt2kit.model.cache import Places
 from gpt2kit.model.graph import record
+from gpt2kit.model.one_token import TokenReader, can_read
 from gpt2kit.runtime import derive_seed
 
 # The rows that go on are laid together when this share has ended: the graph has to be recorded again.
@@ -137,6 +138,15 @@ class _Loop:
         self._column_1 = torch.tensor([cache.length], device=device)
         self._bias_V = torch.zeros(model.config.vocab_size, device=device)
         self._bias_V[list(penalties.forbidden_after(num_read))] = -torch.inf
+        self._token_reader: TokenReader | None = None
+        self._has_scores = False  # in the token reader, of the hidden states
+        if len(rows) == 1 and self._num_steps > _FEWEST_STEPS and can_read(model):
+            self._token_reader = TokenReader(
+                model, cache, ids_1=self._ids_B, column_1=self._column_1, bias_V=self._bias_V
+            )
+        # What is forbidden has to be the same for all tokens: the best one is looked for before the next step begins.
+        until = penalties.min_new_tokens
+        self._takes_best = cutoffs is None and not num_read < until < self._num_steps
 
     def told(self) -> Iterator[Told]:
         """What was chosen in each step, ids and log-probabilities [2, B], until all are done or it is stopped."""
@@ -196,6 +206,10 @@ class _Loop:
     def _step(self) -> None:
         """Choose, and read what was chosen."""
         self._choose()
+        if self._token_reader is not None:
+            self._token_reader.read()
+            self._has_scores = True
+            return
         cache = self._reader.cache
         with cache.places_on_gpu(Places(self._first_B, self._column_1)):
             hidden_B1D = self._model(self._ids_B[:, None], position_ids_BT=self._positions_B[:, None], cache=cache)
@@ -204,9 +218,17 @@ class _Loop:
         self._column_1 += 1
 
     def _choose(self) -> None:
+        token_reader = self._token_reader
+        if token_reader is not None and self._has_scores and self._takes_best:
+            token_reader.choose_best(self._told_2B)
+            return
         cutoffs = self._cutoffs
+        if token_reader is not None and self._has_scores:
+            logits_BV = token_reader.logits_1V
+        else:
+            logits_BV = self._model.lm_head(self._hidden_BD)
         kernels.choose_tokens(
-            self._model.lm_head(self._hidden_BD),
+            logits_BV,
             self._bias_V,
             self._keys_B,
             self._ids_B,
@@ -216,3 +238,5 @@ class _Loop:
             top_p=1.0 if cutoffs is None else cutoffs.top_p,
             min_p=0.0 if cutoffs is None else cutoffs.min_p,
         )
+        if token_reader is not None:
+            token_reader.chosen()

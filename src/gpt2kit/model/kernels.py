@@ -34,7 +34,7 @@ def _run_on(index: int) -> bool:
     return True
 
 
-def _power_of_2(number: int) -> int:
+def power_of_2(number: int) -> int:
     """The least power of two that is no smaller."""
     return 1 << (number - 1).bit_length()
 
@@ -56,7 +56,7 @@ def cross_entropy_(logits_NV: Tensor, targets_N: Tensor, *, vocabulary: int, wit
         with_gradient: False leaves the scores as they are.
     """
     nats_N = torch.empty(targets_N.numel(), dtype=torch.float32, device=logits_NV.device)
-    block = min(_power_of_2(vocabulary), _LARGEST_BLOCK)
+    block = min(power_of_2(vocabulary), _LARGEST_BLOCK)
     from gpt2kit.model import triton_kernels
 
     triton_kernels.cross_entropy[(targets_N.numel(),)](
@@ -118,7 +118,7 @@ def attend_to_cache(
         *keys_BHSK.stride()[:3],
         HEADS=H,
         WIDTH=K,
-        PADDED_WIDTH=_power_of_2(K),
+        PADDED_WIDTH=power_of_2(K),
         COLUMNS=_COLUMNS,
         num_warps=4,
     )
@@ -171,6 +171,6 @@ def choose_tokens(
         GREEDY=temperature == 0,
         TOP_K=0 < top_k < V,
         TOP_P=top_p < 1,
-        BLOCK=min(_power_of_2(V), _LARGEST_BLOCK),
+        BLOCK=min(power_of_2(V), _LARGEST_BLOCK),
         num_warps=16,
     )

@@ -168,6 +168,10 @@ class Trainer:
         if any(intervention.bad_step == step for intervention in self.interventions):
             state.step += 1
             return False  # stopping is agreed upon by all processes, in a step they compute
+        learning_rate = self._learning_rate(step)
+        # A GPU updates the weights while its gradients are judged: what a bad one does to them is undone by rolling back.
+        # In fp16 they may have overflowed, and are computed again.
+        at_once = self.run.device.type == "cuda" and self.run.plan.dtype != "float16"
         while True:
             found = self.steps.gradients(
                 self.run.batches,
@@ -175,6 +179,7 @@ class Trainer:
                 micro_batch_size=state.micro_batch_size,
                 loss_scale=state.loss_scale,
                 stop_requested=stop_requested,
+                update=(lambda: self.optimizers.step(learning_rate)) if at_once else None,
             )
             overflowed = self.run.plan.dtype == "float16" and not math.isfinite(found.gradient_norm)
             if self.run.plan.dtype == "float16":
@@ -187,12 +192,12 @@ class Trainer:
         if reason := divergence(found.loss, found.gradient_norm, state.recent_losses):
             self._roll_back(step, reason)
             return found.stop_requested
-        self._update(found, step, started)
+        if not at_once:
+            self.optimizers.step(learning_rate)
+        self._count(found, learning_rate, started)
         return found.stop_requested
 
-    def _update(self, found: StepGradients, step: int, started: float) -> None:
-        learning_rate = self._learning_rate(step)
-        self.optimizers.step(learning_rate)
+    def _count(self, found: StepGradients, learning_rate: float, started: float) -> None:
         seconds = time.perf_counter() - started
         state = self.state
         state.step += 1

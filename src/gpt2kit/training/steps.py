@@ -48,6 +48,24 @@ class StepGradients:
     stop_requested: bool
 
 
+class _Told:
+    """Numbers on their way here, which need not be waited for until they are read."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        self._numbers, self._event = numbers, None
+        if numbers.device.type == "cuda":
+            self._numbers = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+            self._numbers.copy_(numbers, non_blocking=True)
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+
+    def read(self) -> Tensor:
+        """The numbers, in main memory."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._numbers.cpu()
+
+
 class StepRunner:
     """Computes the gradients of steps and the loss of a validation set.
 
@@ -91,7 +109,14 @@ class StepRunner:
         self._graphs = GradientGraphs(self.parameters, self._micro_batch) if can_record else None
 
     def gradients(
-        self, batches: PackedBatches, step: int, *, micro_batch_size: int, loss_scale: float, stop_requested: bool
+        self,
+        batches: PackedBatches,
+        step: int,
+        *,
+        micro_batch_size: int,
+        loss_scale: float,
+        stop_requested: bool,
+        update: Callable[[], None] | None = None,
     ) -> StepGradients:
         """Compute a step's clipped gradients.
 
@@ -101,6 +126,8 @@ class StepRunner:
             micro_batch_size: rows at a time; halved, with `on_halved`, when memory runs out.
             loss_scale: what the loss is multiplied by before the backward pass; gradients are divided by it again.
             stop_requested: whether this process was asked to stop, shared with the others here.
+            update: called when the gradients are there, if anything was to be learnt, before it is known what they
+                are like: a GPU need not wait until somebody looks.
 
         Raises:
             TrainingError: a single row does not fit in the memory.
@@ -118,7 +145,10 @@ class StepRunner:
         if self.device.type == "cuda":  # while it is busy
             self._ahead = batches, step + 1, batches.batch(step + 1, share)
         self.ranks.sum_gradients(self.parameters)
-        nats_and_norm = torch.stack([nats, self._scale_and_clip(factor).to(nats.dtype)]).cpu().double()
+        told = _Told(torch.stack([nats, self._scale_and_clip(factor).to(nats.dtype)]))
+        if update is not None and num_targets > 0:
+            update()
+        nats_and_norm = told.read().double()
         totals = self.ranks.sum(torch.tensor([nats_and_norm[0], float(stop_requested)], dtype=torch.float64))
         return StepGradients(
             loss=float(totals[0]) / max(num_targets, 1),
