@@ -165,6 +165,7 @@ def test_texts_in_fp32_are_those_of_the_cpu(gpu: torch.device, how: dict[str, An
 def test_texts_in_bf16_are_those_of_the_plain_loop(
     gpu: torch.device, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(gpu_decoding, "can_read", lambda _: False)  # that kernel rounds less
     model = gpt2kit.load("nano", device="cuda", precision="bf16", engine="torch")
     settings = GenerateSettings(max_new_tokens=100, **how)
     quick = gpt2kit.generate(model, PROMPTS, settings)
@@ -175,3 +176,21 @@ def test_texts_in_bf16_are_those_of_the_plain_loop(
         (one.text, one.ids, one.finish_reason) for one in plain
     ]
     assert [one.logprob for one in quick] == pytest.approx([one.logprob for one in plain], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "how", [{"temperature": 0.0}, {"temperature": 0.0, "min_new_tokens": 30}, {"seed": 3}, {"seed": 5, "top_k": 40}]
+)
+def test_one_text_has_the_log_probability_that_exact_arithmetic_gives_it(
+    gpu: torch.device, how: dict[str, Any]
+) -> None:
+    model = gpt2kit.load("nano", device="cuda", precision="bf16", engine="torch")
+    exact = copy.deepcopy(model.model).float()
+    assert gpu_decoding.can_read(model.model)
+    (sample,) = gpt2kit.generate(model, "", GenerateSettings(max_new_tokens=100, **how))
+    ids_1T = torch.tensor([[model.tokenizer.end_of_text, *sample.ids]], device=gpu)
+    with torch.inference_mode():
+        logprobs_TV = exact.logits(exact(ids_1T[:, :-1]))[0].log_softmax(1)
+    expected = logprobs_TV.gather(1, ids_1T[0, 1:, None]).sum()
+    # What is left is the prompt, which is read in bf16, and keys and values, which are kept in it.
+    assert sample.logprob == pytest.approx(float(expected), rel=0.01)

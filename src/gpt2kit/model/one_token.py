@@ -6,8 +6,6 @@ weights. Here every multiprocessor keeps one program from the first layer to the
 Shapes: D model width, F width of the MLP, V vocabulary, P programs, L layers.
 """
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
@@ -26,7 +24,7 @@ def can_read(model: GPT2) -> bool:
     weight = model.transformer.wte.weight
     if not available(weight) or weight.dtype == torch.float32:
         return False
-    blocks: Iterable[Block] = model.transformer.h
+    blocks = _blocks(model)
     is_plain = all(
         type(layer) is Conv1D and layer.weight.dtype == weight.dtype
         for block in blocks
@@ -35,6 +33,7 @@ def can_read(model: GPT2) -> bool:
     copied = sum(parameter.nbytes for block in blocks for parameter in block.parameters())
     return (
         is_plain
+        and _runs_together()
         and blocks[0].mlp.is_tanh_gelu
         and model.head_width == power_of_2(model.head_width)
         and model.head_width >= 16
@@ -70,7 +69,7 @@ class TokenReader:
         programs: int | None = None,
     ) -> None:
         config, device = model.config, model.device
-        blocks: Iterable[Block] = model.transformer.h
+        blocks = _blocks(model)
         self._cache, self._ids_1, self._column_1, self._bias_V = cache, ids_1, column_1, bias_V
         self._config = config
         self._programs = programs or torch.cuda.get_device_properties(device).multi_processor_count
@@ -181,6 +180,18 @@ class TokenReader:
     def chosen(self) -> None:
         """Tell that `ids_1` got the token to read next in another way."""
         self._counter.zero_()
+
+
+def _runs_together() -> bool:
+    """Whether Triton can start programs that wait for each other: from 3.3, of PyTorch 2.7."""
+    import triton
+
+    major, minor = triton.__version__.split(".")[:2]
+    return (int(major), int(minor)) >= (3, 3)
+
+
+def _blocks(model: GPT2) -> list[Block]:
+    return [block for block in model.transformer.h if isinstance(block, Block)]
 
 
 def _by_output(weights: list[Tensor]) -> Tensor:

@@ -169,8 +169,8 @@ class Trainer:
             state.step += 1
             return False  # stopping is agreed upon by all processes, in a step they compute
         learning_rate = self._learning_rate(step)
-        # A GPU updates the weights while its gradients are judged: what a bad one does to them is undone by rolling back.
-        # In fp16 they may have overflowed, and are computed again.
+        # A GPU updates the weights while its gradients are judged: what bad ones do is undone by rolling back. In fp16
+        # they may have overflowed, and are computed again.
         at_once = self.run.device.type == "cuda" and self.run.plan.dtype != "float16"
         while True:
             found = self.steps.gradients(
