@@ -187,10 +187,16 @@ def test_one_text_has_the_log_probability_that_exact_arithmetic_gives_it(
     model = gpt2kit.load("nano", device="cuda", precision="bf16", engine="torch")
     exact = copy.deepcopy(model.model).float()
     assert gpu_decoding.can_read(model.model)
-    (sample,) = gpt2kit.generate(model, "", GenerateSettings(max_new_tokens=100, **how))
-    ids_1T = torch.tensor([[model.tokenizer.end_of_text, *sample.ids]], device=gpu)
-    with torch.inference_mode():
-        logprobs_TV = exact.logits(exact(ids_1T[:, :-1]))[0].log_softmax(1)
-    expected = logprobs_TV.gather(1, ids_1T[0, 1:, None]).sum()
-    # What is left is the prompt, which is read in bf16, and keys and values, which are kept in it.
-    assert sample.logprob == pytest.approx(float(expected), rel=0.01)
+    settings = GenerateSettings(max_new_tokens=100, **how)
+    # Alone; and the last of several that goes on, behind columns of longer prompts.
+    alone = [gpt2kit.generate(model, prompt, settings)[0] for prompt in PROMPTS]
+    of_several = gpt2kit.generate(model, PROMPTS, settings.model_copy(update={"stop": (".",)}))
+    for sample in [*alone, *of_several]:
+        prompt = model.tokenizer.encode(sample.prompt)
+        prompt = [model.tokenizer.end_of_text] * (sample.num_prompt_tokens - len(prompt)) + list(prompt)
+        ids_1T = torch.tensor([[*prompt, *sample.ids]], device=gpu)
+        with torch.inference_mode():
+            logprobs_TV = exact.logits(exact(ids_1T[:, :-1]))[0].log_softmax(1)
+        expected = logprobs_TV.gather(1, ids_1T[0, 1:, None])[len(prompt) - 1 :].sum()
+        # What is left is the prompt, which is read in bf16, and keys and values, which are kept in it.
+        assert sample.logprob == pytest.approx(float(expected), rel=0.01)

@@ -140,7 +140,8 @@ class _Loop:
         self._bias_V[list(penalties.forbidden_after(num_read))] = -torch.inf
         self._token_reader: TokenReader | None = None
         self._has_scores = False  # in the token reader, of the hidden states
-        if len(rows) == 1 and self._num_steps > _FEWEST_STEPS and can_read(model):
+        # A row that is left of several may stand behind columns that are not its own, which the kernel does not know.
+        if lengths == [cache.length] and self._num_steps > _FEWEST_STEPS and can_read(model):
             self._token_reader = TokenReader(
                 model, cache, ids_1=self._ids_B, column_1=self._column_1, bias_V=self._bias_V
             )
