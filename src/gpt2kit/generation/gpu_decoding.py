@@ -21,7 +21,7 @@ from gpt2kit.generation.rules import CutoffRules, PenaltyRules
 from gpt2kit.generation.writing import Writing
 from gpt2kit.model import GPT2, kernels
 from gpt2kit.model.cache import Places
-from gpt2kit.model.graph import record
+from gpt2kit.model.graph import OnTheWay, record
 from gpt2kit.model.one_token import TokenReader, can_read
 from gpt2kit.runtime import derive_seed
 
@@ -151,7 +151,7 @@ class _Loop:
 
     def told(self) -> Iterator[Told]:
         """What was chosen in each step, ids and log-probabilities [2, B], until all are done or it is stopped."""
-        waiting: tuple[Tensor, torch.cuda.Event] | None = None
+        waiting: OnTheWay | None = None
         graph: torch.cuda.CUDAGraph | None = None
         first = self._num_read
         while self._num_read < self._num_steps and not self._is_stopped:
@@ -165,19 +165,14 @@ class _Loop:
                     self._step()
                     if self._num_read == first + 1 and self._num_steps - first > _FEWEST_STEPS:
                         graph = record(self._step)
-                told = torch.empty(self._told_2B.shape, dtype=torch.float64, pin_memory=True)
-                told.copy_(self._told_2B, non_blocking=True)
-                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-                event.record()
+                told = OnTheWay(self._told_2B)
             self._num_read += 1
             self._reader.cache.length += 1
             if waiting is not None:
-                waiting[1].synchronize()
-                yield waiting[0].numpy()
-            waiting = told, event
+                yield waiting.read().numpy()
+            waiting = told
         if waiting is not None:
-            waiting[1].synchronize()
-            yield waiting[0].numpy()
+            yield waiting.read().numpy()
 
     def stop(self) -> None:
         """Start no more steps; the one that the GPU is at is told yet."""

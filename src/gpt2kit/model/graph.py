@@ -26,6 +26,24 @@ def record(work: Callable[[], object]) -> torch.cuda.CUDAGraph:
     return graph
 
 
+class OnTheWay:
+    """Numbers on their way to main memory, which need not be waited for until they are read."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        self._numbers, self._event = numbers, None
+        if numbers.device.type == "cuda":
+            self._numbers = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+            self._numbers.copy_(numbers, non_blocking=True)
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+
+    def read(self) -> Tensor:
+        """The numbers, in main memory."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._numbers.cpu()
+
+
 class StepGraph:
     """Reads one token a row, for a cache that stays where it is.
 

@@ -13,7 +13,7 @@ from gpt2kit.model.cache import KVCache
 from gpt2kit.model.gpt2 import GPT2, Block, Conv1D
 from gpt2kit.model.kernels import available, power_of_2
 
-_TILE = 32768  # weights that a program holds at a time; 16 warps have room for twice as many
+_TILE = 32768  # weights that a program holds at a time: a quarter of its registers
 _COLUMNS = 64  # of a cache, at a time
 _LEAST_SHARE = 32  # of a cache's columns, for one program
 _ROOM = 1.2  # times the weights' copy has to be free
@@ -26,9 +26,7 @@ def can_read(model: GPT2) -> bool:
         return False
     blocks = _blocks(model)
     is_plain = all(
-        type(layer) is Conv1D and layer.weight.dtype == weight.dtype
-        for block in blocks
-        for layer in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
+        type(layer) is Conv1D and layer.weight.dtype == weight.dtype for block in blocks for layer in _layers(block)
     )
     copied = sum(parameter.nbytes for block in blocks for parameter in block.parameters())
     return (
@@ -81,18 +79,9 @@ class TokenReader:
                 for vector in (norm.weight, norm.bias)
             ]
         )
-        self._biases = torch.cat(
-            [
-                layer.bias
-                for block in blocks
-                for layer in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
-            ]
-        )
+        self._biases = torch.cat([layer.bias for block in blocks for layer in _layers(block)])
         self._matrices = [
-            _by_output([block.attn.c_attn.weight for block in blocks]),
-            _by_output([block.attn.c_proj.weight for block in blocks]),
-            _by_output([block.mlp.c_fc.weight for block in blocks]),
-            _by_output([block.mlp.c_proj.weight for block in blocks]),
+            _by_output([layer.weight for layer in same]) for same in zip(*map(_layers, blocks), strict=True)
         ]
         self._head = model.lm_head.weight
         # Powers of two are quicker than of e.
@@ -111,10 +100,8 @@ class TokenReader:
         from gpt2kit.model import triton_token
 
         config, programs = self._config, self._programs
-        lanes, inner_lanes = (
-            power_of_2(config.n_head) * (config.n_embd // config.n_head),
-            power_of_2(config.inner_width),
-        )
+        head_width = config.n_embd // config.n_head
+        lanes, inner_lanes = power_of_2(config.n_head) * head_width, power_of_2(config.inner_width)
         widest = max(3 * config.n_embd, config.inner_width)
         keys_BHSK = self._cache.keys_LBHSK[0]
         triton_token.read_token[(programs,)](
@@ -141,7 +128,7 @@ class TokenReader:
             keys_BHSK.stride(2),
             PROGRAMS=programs,
             HEADS=config.n_head,
-            HEAD_WIDTH=config.n_embd // config.n_head,
+            HEAD_WIDTH=head_width,
             INNER=config.inner_width,
             SHARES=self._shares,
             PADDED_SHARES=power_of_2(self._shares),
@@ -192,6 +179,11 @@ def _runs_together() -> bool:
 
 def _blocks(model: GPT2) -> list[Block]:
     return [block for block in model.transformer.h if isinstance(block, Block)]
+
+
+def _layers(block: Block) -> tuple[Conv1D, ...]:
+    """A block's matrices, in the order in which the kernel takes them."""
+    return block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj
 
 
 def _by_output(weights: list[Tensor]) -> Tensor:

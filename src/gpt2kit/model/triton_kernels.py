@@ -44,6 +44,18 @@ def cross_entropy(
 
 
 @triton.jit
+def attended_further(query, keys, values, is_there, highest, total, sum_K):
+    """A softmax in powers of two, and the values that it weighs, taken on over some more columns."""
+    score = tl.where(is_there, tl.sum(keys * query[None, :], 1), -float("inf"))
+    higher = tl.maximum(highest, tl.max(score, 0))
+    shrunk = tl.exp2(highest - higher)
+    weight = tl.exp2(score - higher)
+    total = total * shrunk + tl.sum(weight, 0)
+    sum_K = sum_K * shrunk + tl.sum(weight[:, None] * values, 0)
+    return higher, total, sum_K
+
+
+@triton.jit
 def attend(
     queries,
     new_keys,
@@ -90,13 +102,7 @@ def attend(
         offsets = cache + place[:, None] * cache_column + lane[None, :]
         key = tl.load(keys + offsets, mask=is_there, other=0.0).to(tl.float32)
         value = tl.load(values + offsets, mask=is_there, other=0.0).to(tl.float32)
-        score = tl.where(place < last, tl.sum(key * query[None, :], 1), -float("inf"))
-        higher = tl.maximum(highest, tl.max(score, 0))
-        shrunk = tl.exp2(highest - higher)
-        weight = tl.exp2(score - higher)
-        total = total * shrunk + tl.sum(weight, 0)
-        sum_K = sum_K * shrunk + tl.sum(weight[:, None] * value, 0)
-        highest = higher
+        highest, total, sum_K = attended_further(query, key, value, place < last, highest, total, sum_K)
     place_out = (row * HEADS + head) * WIDTH + lane
     tl.store(out + place_out, (sum_K / total).to(out.dtype.element_ty), mask=is_real)
 

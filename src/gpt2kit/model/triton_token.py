@@ -8,6 +8,8 @@ depend on that, so they are asked for before it waits.
 import triton
 import triton.language as tl
 
+from gpt2kit.model.triton_kernels import attended_further
+
 
 @triton.jit
 def _arrive(counter):
@@ -82,13 +84,7 @@ def _attend(
         place = head * cache_head + column[:, None] * cache_column + lane[None, :]
         key = tl.load(keys + place, mask=is_there[:, None], other=0.0, cache_modifier=".cg").to(tl.float32)
         value = tl.load(values + place, mask=is_there[:, None], other=0.0, cache_modifier=".cg").to(tl.float32)
-        score = tl.where(is_there, tl.sum(key * query_K[None, :], 1), -float("inf"))
-        higher = tl.maximum(highest, tl.max(score, 0))
-        shrunk = tl.exp2(highest - higher)
-        weight = tl.exp2(score - higher)
-        total = total * shrunk + tl.sum(weight, 0)
-        sum_K = sum_K * shrunk + tl.sum(weight[:, None] * value, 0)
-        highest = higher
+        highest, total, sum_K = attended_further(query_K, key, value, is_there, highest, total, sum_K)
     tl.store(parts + unit * HEAD_WIDTH + lane, sum_K / total)
     tl.store(part_logs + unit, highest + tl.log2(total))
 
@@ -116,6 +112,33 @@ def _attended(
     place = parts + unit[:, :, None] * HEAD_WIDTH + lane[None, None, :]
     part = tl.load(place, mask=is_there[:, :, None], other=0.0, cache_modifier=".cg")
     return tl.reshape(tl.sum(part * weight[:, :, None], 0), [PADDED_HEADS * HEAD_WIDTH])
+
+
+@triton.jit
+def _add_product(
+    residual,
+    bias,
+    weights,
+    tile,
+    x,
+    first,
+    last,
+    SHARE: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Add some rows of a matrix times a vector, and their bias, to the residual; `tile` holds the first rows."""
+    for start in range(first, last, ROWS):
+        next_tile = tile
+        if SHARE > ROWS:
+            next_tile = _tile(weights, start + ROWS, last, WIDTH, ROWS, LANES)
+        row = start + tl.arange(0, ROWS)
+        is_real = row < last
+        out = tl.load(residual + row, mask=is_real, other=0.0, cache_modifier=".cg")
+        out += tl.load(bias + row, mask=is_real, other=0.0).to(tl.float32)
+        tl.store(residual + row, out + _product(tile, x), mask=is_real)
+        tile = next_tile
 
 
 @triton.jit
@@ -180,8 +203,6 @@ def read_token(
     lane = tl.arange(0, LANES)
     is_lane = lane < WIDTH
     in_row = tl.arange(0, IN_ROWS)
-    out_row = tl.arange(0, OUT_ROWS)
-    inner_row = tl.arange(0, INNER_ROWS)
     inner_lane = tl.arange(0, INNER_LANES)
 
     qkv_tile = _tile(attention_in, qkv_first, qkv_last, WIDTH, IN_ROWS, LANES)
@@ -250,16 +271,19 @@ def read_token(
         _wait(counter, goal)
 
         attended = _attended(parts, part_logs, num_shares, PADDED_SHARES, HEADS, PADDED_HEADS, HEAD_WIDTH)
-        for start in range(out_first, out_last, OUT_ROWS):
-            next_tile = out_tile
-            if out_share > OUT_ROWS:
-                next_tile = _tile(layer_attention_out, start + OUT_ROWS, out_last, WIDTH, OUT_ROWS, LANES)
-            row = start + out_row
-            is_real = row < out_last
-            out = tl.load(residual + row, mask=is_real, other=0.0, cache_modifier=".cg")
-            out += tl.load(layer_biases + 3 * WIDTH + row, mask=is_real, other=0.0).to(tl.float32)
-            tl.store(residual + row, out + _product(out_tile, attended), mask=is_real)
-            out_tile = next_tile
+        _add_product(
+            residual,
+            layer_biases + 3 * WIDTH,
+            layer_attention_out,
+            out_tile,
+            attended,
+            out_first,
+            out_last,
+            out_share,
+            WIDTH,
+            OUT_ROWS,
+            LANES,
+        )
         goal += PROGRAMS
         _arrive(counter)
         layer_mlp_out = mlp_out + far * (INNER * WIDTH)
@@ -292,16 +316,19 @@ def read_token(
         _wait(counter, goal)
 
         hidden_F = tl.load(hidden + inner_lane, mask=inner_lane < INNER, other=0.0, cache_modifier=".cg")
-        for start in range(out_first, out_last, INNER_ROWS):
-            next_tile = inner_tile
-            if out_share > INNER_ROWS:
-                next_tile = _tile(layer_mlp_out, start + INNER_ROWS, out_last, INNER, INNER_ROWS, INNER_LANES)
-            row = start + inner_row
-            is_real = row < out_last
-            out = tl.load(residual + row, mask=is_real, other=0.0, cache_modifier=".cg")
-            out += tl.load(layer_biases + 4 * WIDTH + INNER + row, mask=is_real, other=0.0).to(tl.float32)
-            tl.store(residual + row, out + _product(inner_tile, hidden_F), mask=is_real)
-            inner_tile = next_tile
+        _add_product(
+            residual,
+            layer_biases + 4 * WIDTH + INNER,
+            layer_mlp_out,
+            inner_tile,
+            hidden_F,
+            out_first,
+            out_last,
+            out_share,
+            INNER,
+            INNER_ROWS,
+            INNER_LANES,
+        )
         goal += PROGRAMS
         _arrive(counter)
         _wait(counter, goal)

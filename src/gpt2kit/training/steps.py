@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gpt2kit.errors import TrainingError
 from gpt2kit.model import kernels
 from gpt2kit.model.gpt2 import GPT2
+from gpt2kit.model.graph import OnTheWay
 from gpt2kit.model.products import GradientMemory, leave_onednn
 from gpt2kit.runtime import derive_seed, release_freed_memory
 from gpt2kit.tokens import Batch, PackedBatches
@@ -46,24 +47,6 @@ class StepGradients:
     gradient_norm: float
     num_targets: int
     stop_requested: bool
-
-
-class _Told:
-    """Numbers on their way here, which need not be waited for until they are read."""
-
-    def __init__(self, numbers: Tensor) -> None:
-        self._numbers, self._event = numbers, None
-        if numbers.device.type == "cuda":
-            self._numbers = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
-            self._numbers.copy_(numbers, non_blocking=True)
-            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()
-
-    def read(self) -> Tensor:
-        """The numbers, in main memory."""
-        if self._event is not None:
-            self._event.synchronize()
-        return self._numbers.cpu()
 
 
 class StepRunner:
@@ -145,7 +128,7 @@ class StepRunner:
         if self.device.type == "cuda":  # while it is busy
             self._ahead = batches, step + 1, batches.batch(step + 1, share)
         self.ranks.sum_gradients(self.parameters)
-        told = _Told(torch.stack([nats, self._scale_and_clip(factor).to(nats.dtype)]))
+        told = OnTheWay(torch.stack([nats, self._scale_and_clip(factor).to(nats.dtype)]))
         if update is not None and num_targets > 0:
             update()
         nats_and_norm = told.read().double()
