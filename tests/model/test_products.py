@@ -134,6 +134,7 @@ def test_gradients_are_made_in_the_same_memory_in_every_step(monkeypatch: pytest
         ids_BT = random_ids(3, 20, seed=step)
         for parameter in (*model.parameters(), *plain.parameters()):
             parameter.grad = None
+        memory.arena.give_all()
         model.loss(ids_BT, ids_BT, gradient_scale=1 / 60, gradient_memory=memory).mul(1 / 60).backward()
         memory.gather()
         plain.loss(ids_BT, ids_BT).mul(1 / 60).backward()

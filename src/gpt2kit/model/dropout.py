@@ -22,6 +22,11 @@ QUERIES = 64  # of a block
 class Dropout(nn.Dropout):
     """`torch.nn.Dropout`, with noise from numpy where it can be."""
 
+    @property
+    def rate(self) -> float:
+        """The probability that a number becomes 0: p in training, else 0."""
+        return self.p if self.training else 0.0
+
     def forward(self, x: Tensor) -> Tensor:
         """Each number becomes 0 with probability p, the others are divided by 1 - p; in training only."""
         if self.training and 0 < self.p < 1 and by_own_backward(x):
@@ -52,7 +57,7 @@ def dropped_attention(
     return out_BHTK
 
 
-def _fill_with_noise(x: Tensor) -> Tensor:
+def fill_with_noise(x: Tensor) -> Tensor:
     """Fill a contiguous float32 tensor with numbers from 0 to below 1."""
     seed = int(torch.randint(1 << 62, ()))
     np.random.Generator(np.random.SFC64(seed)).random(dtype=np.float32, out=x.numpy().reshape(-1))
@@ -62,16 +67,16 @@ def _fill_with_noise(x: Tensor) -> Tensor:
 class _Dropped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dropout: float) -> Tensor:
-        noise = _fill_with_noise(torch.empty(x.shape))
-        factors = noise.add_(1 - dropout).floor_().div_(1 - dropout)
-        ctx.save_for_backward(factors)
-        return x * factors
+        kept = fill_with_noise(torch.empty(x.shape)) >= dropout
+        ctx.save_for_backward(kept)
+        ctx.factor = 1 / (1 - dropout)
+        return (x * kept).mul_(ctx.factor)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        (factors,) = ctx.saved_tensors
-        return grad_outputs[0] * factors, None
+        (kept,) = ctx.saved_tensors
+        return (grad_outputs[0] * kept).mul_(ctx.factor), None
 
 
 class _DroppedAttention(torch.autograd.Function):
@@ -100,7 +105,7 @@ class _DroppedAttention(torch.autograd.Function):
                 hidden_B1QS = ~allowed_B1TT[:, :, start:end, :end]
                 scores_GQS.view(B, H, end - start, end).masked_fill_(hidden_B1QS, -torch.inf)
             probabilities_GQS = torch.softmax(scores_GQS, -1)
-            signs_GQS = _fill_with_noise(scores_GQS).sub_(dropout)
+            signs_GQS = fill_with_noise(scores_GQS).sub_(dropout)
             signed_GQS = torch.copysign(probabilities_GQS, signs_GQS)
             torch.bmm(torch.clamp_min(signed_GQS, 0, out=probabilities_GQS), v_GTK[:, :end], out=out_GTK[:, start:end])
             blocks.append(signed_GQS)

@@ -9,6 +9,7 @@ Shapes are written behind names:
     F  n_inner, width of MLP     V  vocab_size                    N  B * T, tokens
 """
 
+import functools
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -23,10 +24,18 @@ from torch.utils.checkpoint import checkpoint
 
 from gpt2kit.errors import ModelError
 from gpt2kit.model.attention import attention_in_segments, segment_starts, takes_segments
+from gpt2kit.model.branches import attention_onto, mlp_onto
 from gpt2kit.model.cache import KVCache
 from gpt2kit.model.dropout import Dropout, dropped_attention
 from gpt2kit.model.loss import chunked_cross_entropy, chunked_token_losses
-from gpt2kit.model.products import GradientMemory, by_own_backward, gelu_linear, gradients_added_in_place, linear
+from gpt2kit.model.products import (
+    GradientMemory,
+    by_own_backward,
+    gelu_linear,
+    gradients_added_in_place,
+    linear,
+    memory_for_branches,
+)
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),  # GPT-2's own: 0.5x(1 + tanh(√(2/π)(x + 0.044715x³)))
@@ -132,21 +141,28 @@ class Attention(nn.Module):
 
     def queries_keys_values(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project the input to q, k and v, each [B, H, T, K]."""
-        B, T, D = x_BTD.shape
-        q_BTD, k_BTD, v_BTD = self.c_attn(x_BTD).split(D, dim=2)
-        q_BHTK = q_BTD.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
-        k_BHTK = k_BTD.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
-        v_BHTK = v_BTD.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
-        return q_BHTK, k_BHTK, v_BHTK
+        q_BTD, k_BTD, v_BTD = self.c_attn(x_BTD).chunk(3, dim=2)
+        return self._in_heads(q_BTD), self._in_heads(k_BTD), self._in_heads(v_BTD)
+
+    def _in_heads(self, x_BTD: Tensor) -> Tensor:
+        """[B, T, D] -> [B, H, T, K]."""
+        return x_BTD.view(*x_BTD.shape[:2], self.n_head, -1).transpose(1, 2)
 
     def forward(self, x_BTD: Tensor, mask: AttentionMask, cache: KVCache | None = None) -> Tensor:
         """softmax(q kᵀ · scale + mask) v, heads merged and projected: [B, T, D] -> [B, T, D]."""
-        q_BHTK, k_BHSK, v_BHSK = self.queries_keys_values(x_BTD)
-        attends = cache is not None and cache.attends
-        if cache is not None and not attends:
+        qkv_BTD = self.c_attn(x_BTD).chunk(3, dim=2)
+        projected_BTD: Tensor = self.resid_dropout(self.c_proj(self.attend(*qkv_BTD, mask=mask, cache=cache)))
+        return projected_BTD
+
+    def attend(
+        self, q_BTD: Tensor, k_BTD: Tensor, v_BTD: Tensor, *, mask: AttentionMask, cache: KVCache | None = None
+    ) -> Tensor:
+        """softmax(q kᵀ · scale + mask) v, heads merged: [B, T, D]."""
+        q_BHTK, k_BHSK, v_BHSK = (self._in_heads(each_BTD) for each_BTD in (q_BTD, k_BTD, v_BTD))
+        if cache is not None and not cache.attends:
             k_BHSK, v_BHSK = cache.append(self.layer, k_BHSK, v_BHSK)
         dropout = self.attn_pdrop if self.training else 0.0
-        if cache is not None and attends:
+        if cache is not None and cache.attends:
             out_BHTK = cache.attend(self.layer, q_BHTK, k_BHSK, v_BHSK, scale=self.scale)
         elif mask.segment_starts_S is not None:
             out_BHTK = attention_in_segments(
@@ -166,9 +182,7 @@ class Attention(nn.Module):
                 dropout_p=dropout,
                 scale=self.scale,
             )
-        out_BTD = out_BHTK.transpose(1, 2).reshape(x_BTD.shape)
-        projected_BTD: Tensor = self.resid_dropout(self.c_proj(out_BTD))
-        return projected_BTD
+        return out_BHTK.transpose(1, 2).flatten(2)
 
 
 class MLP(nn.Module):
@@ -207,8 +221,24 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, mask: AttentionMask, cache: KVCache | None = None) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
+        memory = memory_for_branches(x_BTD) if self.mlp.dropout.rate < 1 else None
+        if memory is not None and (x_BTD.requires_grad or any(each.requires_grad for each in self.parameters())):
+            return self._in_memory(x_BTD, mask, memory)
         x_BTD = x_BTD + self.attn(self.ln_1(x_BTD), mask, cache)
         x_BTD = x_BTD + self.mlp(self.ln_2(x_BTD))
+        return x_BTD
+
+    def _in_memory(self, x_BTD: Tensor, mask: AttentionMask, memory: GradientMemory) -> Tensor:
+        """The same; layers that are not plain ones (LoRA) are computed as ever."""
+        attn, mlp = self.attn, self.mlp
+        if type(attn.c_attn) is Conv1D and type(attn.c_proj) is Conv1D:
+            attend = functools.partial(attn.attend, mask=mask)
+            x_BTD = attention_onto(x_BTD, self.ln_1, attn.c_attn, attn.c_proj, attn.resid_dropout.rate, attend, memory)
+        else:
+            x_BTD = x_BTD + attn(self.ln_1(x_BTD), mask)
+        if mlp.is_tanh_gelu and type(mlp.c_fc) is Conv1D and type(mlp.c_proj) is Conv1D:
+            return mlp_onto(x_BTD, self.ln_2, mlp.c_fc, mlp.c_proj, mlp.dropout.rate, memory)
+        x_BTD = x_BTD + mlp(self.ln_2(x_BTD))
         return x_BTD
 
 
@@ -387,7 +417,7 @@ class GPT2(nn.Module):
             memory = None
         else:
             memory = GradientMemory() if gradient_memory is None else gradient_memory
-        with gradients_added_in_place(memory):
+        with gradients_added_in_place(memory, keeps_branches=not self.gradient_checkpointing):
             hidden_BTD = self(
                 input_ids_BT,
                 position_ids_BT=position_ids_BT,

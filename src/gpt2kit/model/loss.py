@@ -180,7 +180,8 @@ def _in_chunks(
     nats = torch.zeros((), device=h_ND.device)
     # Two buffers for every chunk: fresh pages for 100 MB cost as much as the product itself.
     size = 0 if onednn else min(CHUNK_TOKENS, N)
-    logits_buffer_CV = h_ND.new_empty(size, V) if memory is None else memory.scores((size, V), h_ND)
+    arena = memory.arena if memory is not None and h_ND.device.type == "cpu" else None
+    logits_buffer_CV = h_ND.new_empty(size, V) if arena is None else arena.take((size, V), h_ND.dtype)
     scores_buffer_CV = logits_buffer_CV if is_float32 else logits_buffer_CV.float()
     for start in range(0, N, CHUNK_TOKENS):
         chunk = slice(start, min(start + CHUNK_TOKENS, N))
@@ -213,6 +214,8 @@ def _in_chunks(
             grad_weight_VD.addmm_(error_CV.T, h_ND[chunk], alpha=scale)
         elif grad_weight_VD is not None:
             grad_weight_VD.add_(error_CV.T @ h_ND[chunk], alpha=scale)
+    if arena is not None:
+        arena.give(logits_buffer_CV)
     return nats
 
 

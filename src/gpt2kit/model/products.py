@@ -9,7 +9,6 @@ Shapes: N tokens, I input width, O output width.
 
 import contextlib
 import functools
-import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from gpt2kit.model.arena import Arena
+
 LIBRARY_VARIABLE = "GPT2KIT_MATRIX_LIBRARY"
 # Preparing a product for oneDNN takes longer than PyTorch's own for a token or two.
 _FEWEST_ROWS = 32
@@ -27,32 +28,28 @@ _out_of_memory = False
 
 
 class GradientMemory:
-    """Memory for gradients and for the head's scores, the same from step to step.
+    """Memory for gradients, for the head's scores and for the branches of blocks, the same from step to step.
 
     Gradients that autograd makes anew lie scattered between the activations of their step, and those of the next find
-    no room of their size: 4% more at the peak of GPT-2 124M (docs/lab-log.md). Nothing is written before a gradient is,
-    so what is never used takes no memory.
+    no room of their size (docs/lab-log.md). Nothing is written before a gradient is, so what is never used takes no
+    memory.
 
     Args:
-        weights: whose gradients there should be room for.
+        weights: those of their gradients that are vectors get room of their own.
+
+    Attributes:
+        arena: where all else lies, on a CPU.
     """
 
     def __init__(self, weights: Iterable[Tensor] = ()) -> None:
-        self._memory = {weight: torch.empty_like(weight) for weight in weights}
-        self._scores = torch.empty(0)
+        self._vectors = {weight: torch.empty_like(weight) for weight in weights if weight.dim() < 2}
+        self.arena = Arena()
 
     def of(self, weight: Tensor) -> Tensor:
         """The weight's gradient, to be added to; zeros where it has none yet."""
         if weight.grad is None:
             weight.grad = self._room(weight).zero_()
         return weight.grad
-
-    def scores(self, shape: tuple[int, int], like: Tensor) -> Tensor:
-        """Room for scores, holding whatever is there, of the type and on the device of `like`."""
-        size = math.prod(shape)
-        if self._scores.numel() < size or self._scores.dtype != like.dtype or self._scores.device != like.device:
-            self._scores = like.new_empty(size)
-        return self._scores[:size].view(shape)
 
     def add_product(self, weight_IO: Tensor, x_NI: Tensor, grad_NO: Tensor) -> None:
         """Add `xᵀ g` to the weight's gradient, which it is where there is none yet: [N, I], [N, O]."""
@@ -66,16 +63,16 @@ class GradientMemory:
 
         They are small, and would lie between what the backward pass has freed.
         """
-        for weight, room in self._memory.items():
-            if weight.dim() < 2 and weight.grad is not None and weight.grad is not room:
+        for weight, room in self._vectors.items():
+            if weight.grad is not None and weight.grad is not room:
                 weight.grad = room.copy_(weight.grad)
 
     def _room(self, weight: Tensor) -> Tensor:
-        room = self._memory.get(weight)
-        return room if room is not None else torch.empty_like(weight)
+        return self.arena.take(weight.shape, weight.dtype) if weight.device.type == "cpu" else torch.empty_like(weight)
 
 
 _memory: GradientMemory | None = None
+_keeps_branches = False
 
 
 @functools.cache
@@ -121,7 +118,7 @@ def by_onednn(x_NI: Tensor) -> bool:
 
 
 @contextlib.contextmanager
-def gradients_added_in_place(memory: GradientMemory | None) -> Iterator[None]:
+def gradients_added_in_place(memory: GradientMemory | None, *, keeps_branches: bool = False) -> Iterator[None]:
     """What is computed inside may add its weights' gradients to those in `grad` where it makes them.
 
     That saves writing each and reading it again, for all but the first micro-batch of a step. `torch.autograd.grad`,
@@ -129,13 +126,25 @@ def gradients_added_in_place(memory: GradientMemory | None) -> Iterator[None]:
 
     Args:
         memory: where gradients are made; None leaves them to autograd.
+        keeps_branches: whether the branches of blocks are computed there too, see `memory_for_branches`.
     """
-    global _memory
-    before, _memory = _memory, memory
+    global _memory, _keeps_branches
+    before = _memory, _keeps_branches
+    _memory, _keeps_branches = memory, keeps_branches
     try:
         yield
     finally:
-        _memory = before
+        _memory, _keeps_branches = before
+
+
+def memory_for_branches(x_BTD: Tensor) -> GradientMemory | None:
+    """Where a block that gets this computes its branches in memory laid out once, or None where autograd does it.
+
+    That is in a training step on a CPU in plain fp32, unless blocks are computed again or products go to oneDNN, which
+    takes no memory that it is given.
+    """
+    is_ours = _keeps_branches and by_own_backward(x_BTD) and not prefers_onednn()
+    return _memory if is_ours else None
 
 
 def by_own_backward(x: Tensor) -> bool:

@@ -10,7 +10,7 @@ import torch
 from gpt2kit.model.dropout import QUERIES
 from gpt2kit.model.gpt2 import GPT2Config
 from gpt2kit.model.loss import CHUNK_TOKENS, GPU_CHUNK_TOKENS
-from gpt2kit.model.products import by_onednn, product
+from gpt2kit.model.products import by_onednn, prefers_onednn, product
 from gpt2kit.training.settings import OptimizerKind
 
 # Floats of optimizer state for a weight that is trained; Muon keeps one for the blocks' matrices and two for the rest.
@@ -43,14 +43,16 @@ def training_memory_bytes(
     gradient_checkpointing: bool,
     moments: float = 2.0,
     on_gpu: bool = False,
+    in_arena: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> int:
     """Estimated peak memory of a training step with fp32 weights, in bytes.
 
     4P weights + 4P_t gradients + 4P_t for each of the optimizer's `moments` (AdamW has two); two chunks of logits, or a
-    larger one on a GPU; and for every token and layer about 9D + 2F numbers for the backward pass, with H·T for each of
-    the tensors of probabilities that attention keeps. With gradient checkpointing a token keeps D numbers a layer. A
-    number takes four bytes, on a GPU in half precision three on average: norms stay in float32.
+    larger one on a GPU; and for every token and layer about 9D + 2F numbers for the backward pass, or 6D + F in an
+    arena (4D more where attention keeps probabilities), with H·T for each of the tensors of probabilities that
+    attention keeps. With gradient checkpointing a token keeps D numbers a layer. A number takes four bytes, on a GPU in
+    half precision three on average: norms stay in float32.
 
     Args:
         config: of the model.
@@ -62,11 +64,14 @@ def training_memory_bytes(
         gradient_checkpointing: whether blocks are computed again.
         moments: of the optimizer.
         on_gpu: whether it is computed on an NVIDIA GPU, by its kernels.
+        in_arena: whether the branches of blocks are computed in memory laid out once, see `in_arena`.
         dtype: what matrices are multiplied in. (In float16 the head's scores are float32.)
     """
     tokens = rows * context
     D, F = config.n_embd, config.inner_width
-    layer_floats = 9 * D + 2 * F + round(kept_probabilities * config.n_head * context)
+    kept_copies = 4 * D if kept_probabilities else 0
+    layer_floats = 6 * D + F + kept_copies if in_arena else 9 * D + 2 * F
+    layer_floats += round(kept_probabilities * config.n_head * context)
     kept = D * config.n_layer + layer_floats if gradient_checkpointing else layer_floats * config.n_layer
     weights = parameters + round((1 + moments) * trainable)
     if on_gpu:
@@ -75,6 +80,11 @@ def training_memory_bytes(
         head = 2 * min(CHUNK_TOKENS, tokens) * config.vocab_size * _BYTES
     number_bytes = _HALF_BYTES if on_gpu and dtype != torch.float32 else _BYTES
     return _PROCESS_BYTES + _BYTES * weights + head + tokens * (number_bytes * kept + 4 * _BYTES * D)
+
+
+def in_arena(device: torch.device, dtype: torch.dtype, *, gradient_checkpointing: bool) -> bool:
+    """Whether a training step computes the branches of blocks in memory laid out once (`gpt2kit.model.branches`)."""
+    return device.type == "cpu" and dtype == torch.float32 and not gradient_checkpointing and not prefers_onednn()
 
 
 def probabilities_kept(dropout: float, *, context: int, device: torch.device, dtype: torch.dtype) -> float:

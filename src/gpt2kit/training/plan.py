@@ -18,6 +18,7 @@ from gpt2kit.runtime import available_memory_bytes, select_dtype
 from gpt2kit.tokens import PackedBatches, PreparedData, TokenStore
 from gpt2kit.training.memory import (
     MOMENTS,
+    in_arena,
     matrix_rate,
     probabilities_kept,
     step_seconds,
@@ -249,6 +250,8 @@ def make_plan(
         gradient_checkpointing=settings.gradient_checkpointing,
         moments=MOMENTS[settings.optimizer],
         on_gpu=by_kernels,
+        in_arena=settings.method == "full"
+        and in_arena(device, dtype, gradient_checkpointing=settings.gradient_checkpointing),
         dtype=dtype,
     )
     rows, available = math.ceil(batches.batch_size / processes), available_memory_bytes(device)

@@ -173,8 +173,7 @@ class StepRunner:
             self._graphs.begin_step()
             if scale != self._scale:
                 self._graphs.forget()
-        for parameter in self.parameters:
-            parameter.grad = None
+        self._forget_gradients()
         self._scale = scale
         exact = torch.float32 if self.device.type == "mps" else torch.float64
         nats = torch.zeros((), dtype=exact, device=self.device)
@@ -186,6 +185,11 @@ class StepRunner:
             else:
                 nats += self._graphs.gradients(tensors)
         return nats
+
+    def _forget_gradients(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+        self._gradient_memory.arena.give_all()
 
     def _micro_batch(self, tensors: dict[str, Tensor]) -> Tensor:
         """Add the gradients of some rows, times the scale, to those in `grad`; gives their nats."""
@@ -231,8 +235,8 @@ class StepRunner:
                 if not is_out_of_memory(error):
                     raise
             # Outside the handler, whose traceback holds on to the tensors that did fit.
-            for parameter in self.parameters:
-                parameter.grad = None
+            self._forget_gradients()
+            self._gradient_memory.arena.release()
             if self._graphs is not None:
                 self._graphs.forget()
             if self.device.type == "cuda":
@@ -255,6 +259,8 @@ class StepRunner:
             TrainingError: a single row does not fit in the memory.
         """
         self.model.eval()
+        self._forget_gradients()
+        self._gradient_memory.arena.release()
         totals = torch.zeros(2, dtype=torch.float64)
         for step in range(num_batches):
             batch = batches.batch(step, self.ranks.share(batches.batch_size))

@@ -1,0 +1,107 @@
+"""The branches of blocks in memory laid out once: autograd's numbers, nothing overwritten, the same memory again."""
+
+import pytest
+import torch
+
+from gpt2kit.model import products
+from gpt2kit.model.arena import Arena
+from gpt2kit.model.gpt2 import GPT2, GPT2Config
+
+
+def small_model(dropout: float = 0.0) -> GPT2:
+    config = GPT2Config(
+        vocab_size=211,
+        n_positions=96,
+        n_embd=48,
+        n_layer=3,
+        n_head=4,
+        resid_pdrop=dropout,
+        embd_pdrop=0.0,
+        attn_pdrop=dropout,
+    )
+    model = GPT2(config)
+    model.initialise(torch.Generator().manual_seed(3))
+    return model.train()
+
+
+def batch(seed: int = 0, rows: int = 3) -> torch.Tensor:
+    return torch.randint(211, (rows, 80), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(autouse=True)
+def without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "prefers_onednn", lambda: False)
+
+
+@pytest.mark.parametrize("frozen", [(), ("h.0.", "h.1."), ("wte", "wpe", "h.0."), ("ln_1", "c_fc"), ("c_proj", "bias")])
+@pytest.mark.parametrize("with_segments", [False, True])
+def test_gradients_are_autograds(frozen: tuple[str, ...], with_segments: bool) -> None:
+    ours, plain = small_model(), small_model()
+    for model in (ours, plain):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not any(part in name for part in frozen))
+    segments = (torch.arange(80) // 30).expand(3, 80) if with_segments else None
+    memory = products.GradientMemory(ours.parameters())
+    for seed in range(2):  # the second time in memory that has been used
+        for parameter in (*ours.parameters(), *plain.parameters()):
+            parameter.grad = None
+        memory.arena.give_all()
+        for part in (batch(seed), batch(seed + 10)):  # two parts are added up
+            loss = ours.loss(part, part, segment_ids_BT=segments, gradient_scale=0.01, gradient_memory=memory)
+            loss.mul(0.01).backward()
+            expected = plain.loss(part, part, segment_ids_BT=segments)
+            expected.mul(0.01).backward()
+            torch.testing.assert_close(loss, expected)
+        for (name, parameter), other in zip(ours.named_parameters(), plain.parameters(), strict=True):
+            if other.requires_grad:
+                torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
+            else:
+                assert parameter.grad is None, name
+
+
+def test_dropout_drops_the_same_in_both_passes() -> None:
+    """The gradient in a direction is what a step in it changes, with the same numbers drawn."""
+    model, memory, tokens = small_model(dropout=0.2), products.GradientMemory(), batch()
+
+    def loss() -> torch.Tensor:
+        torch.manual_seed(5)
+        return model.loss(tokens, tokens, gradient_scale=1.0, gradient_memory=memory)
+
+    weight = model.transformer.h[1].mlp.c_fc.weight
+    loss().backward()
+    assert weight.grad is not None
+    direction = weight.grad / weight.grad.norm()
+    slope, step = float((weight.grad * direction).sum()), 1e-2
+    weight.data += step * direction
+    above = float(loss().detach())
+    weight.data -= 2 * step * direction
+    below = float(loss().detach())
+    assert (above - below) / (2 * step) == pytest.approx(slope, rel=0.02)
+
+
+def test_nothing_is_left_over_after_a_step() -> None:
+    model, memory = small_model(dropout=0.1), products.GradientMemory()
+    for _ in range(3):
+        tokens = batch()
+        model.loss(tokens, tokens, gradient_scale=1.0, gradient_memory=memory).backward()
+    gradients = {parameter.grad.data_ptr() for parameter in model.parameters() if parameter.grad is not None}
+    # What goes into the last norm and the loss is read by autograd, which does not give back.
+    assert len(set(memory.arena._taken) - gradients) <= 3
+
+
+def test_pieces_do_not_overlap_and_grow_together_again() -> None:
+    arena = Arena()
+    first, second, third = (arena.take((1000,)).fill_(number) for number in range(3))
+    assert (first == 0).all()
+    assert (second == 1).all()
+    assert (third == 2).all()
+    places = first.data_ptr(), second.data_ptr()
+    arena.give(second)
+    arena.give(first)
+    arena.give(torch.ones(5))  # is none of its own
+    larger = arena.take((1900,))
+    assert larger.data_ptr() == places[0]
+    larger.fill_(7)
+    assert (third == 2).all()
+    arena.give_all()
+    assert arena.take((10,), torch.bool).data_ptr() == places[0]
