@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from gpt2kit.model.dropout import fill_with_noise
 from gpt2kit.model.products import GradientMemory
@@ -50,12 +49,7 @@ def attention_onto(
     """
     out_BTD: Tensor = _AttentionOnto.apply(  # type: ignore[no-untyped-call]
         x_BTD,
-        norm.weight,
-        norm.bias,
-        layer.weight,
-        layer.bias,
-        projection.weight,
-        projection.bias,
+        *_parameters(norm, layer, projection),
         norm.eps,
         dropout,
         attend,
@@ -70,17 +64,16 @@ def mlp_onto(
     """`x + dropout(gelu(norm(x) W + b) W' + b')` with the tanh-approximated GELU: [B, T, D] -> [B, T, D]."""
     out_ND: Tensor = _MLPOnto.apply(  # type: ignore[no-untyped-call]
         x_BTD.flatten(0, 1),
-        norm.weight,
-        norm.bias,
-        layer.weight,
-        layer.bias,
-        projection.weight,
-        projection.bias,
+        *_parameters(norm, layer, projection),
         norm.eps,
         dropout,
         memory,
     )
     return out_ND.view(x_BTD.shape)
+
+
+def _parameters(norm: nn.LayerNorm, layer: Layer, projection: Layer) -> tuple[Tensor, ...]:
+    return norm.weight, norm.bias, layer.weight, layer.bias, projection.weight, projection.bias
 
 
 class _AttentionOnto(torch.autograd.Function):
@@ -197,16 +190,17 @@ class _Norm:
 
     def output(self) -> Tensor:
         """norm(x), computed each time: [N, D]."""
-        return F.layer_norm(self.x_ND, self.gain_D.shape, self.gain_D, self.shift_D, self.epsilon)
+        return self._output_and_statistics()[0]
+
+    def _output_and_statistics(self) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.native_layer_norm(self.x_ND, self.gain_D.shape, self.gain_D, self.shift_D, self.epsilon)
 
     def gradients(
         self, grad_NO: Tensor, weight_DO: Tensor, needed: Sequence[bool], memory: GradientMemory
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """From the gradient of `norm(x) W`: that of W into its `grad`; those of x, gain and shift, where needed."""
         need_weight, *needed_here = needed
-        normed_ND, *statistics = torch.native_layer_norm(
-            self.x_ND, self.gain_D.shape, self.gain_D, self.shift_D, self.epsilon
-        )
+        normed_ND, *statistics = self._output_and_statistics()
         if need_weight:
             memory.add_product(weight_DO, normed_ND, grad_NO)
         del normed_ND

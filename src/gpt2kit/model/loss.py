@@ -180,7 +180,7 @@ def _in_chunks(
     nats = torch.zeros((), device=h_ND.device)
     # Two buffers for every chunk: fresh pages for 100 MB cost as much as the product itself.
     size = 0 if onednn else min(CHUNK_TOKENS, N)
-    arena = memory.arena if memory is not None and h_ND.device.type == "cpu" else None
+    arena = memory.arena if memory is not None and h_ND.device.type == "cpu" and not onednn else None
     logits_buffer_CV = h_ND.new_empty(size, V) if arena is None else arena.take((size, V), h_ND.dtype)
     scores_buffer_CV = logits_buffer_CV if is_float32 else logits_buffer_CV.float()
     for start in range(0, N, CHUNK_TOKENS):

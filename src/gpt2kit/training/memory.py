@@ -11,7 +11,7 @@ from gpt2kit.model.dropout import QUERIES
 from gpt2kit.model.gpt2 import GPT2Config
 from gpt2kit.model.loss import CHUNK_TOKENS, GPU_CHUNK_TOKENS
 from gpt2kit.model.products import by_onednn, prefers_onednn, product
-from gpt2kit.training.settings import OptimizerKind
+from gpt2kit.training.settings import OptimizerKind, TrainSettings
 
 # Floats of optimizer state for a weight that is trained; Muon keeps one for the blocks' matrices and two for the rest.
 MOMENTS: dict[OptimizerKind, float] = {"adamw": 2.0, "muon": 1.3, "adafactor": 0.0}
@@ -82,9 +82,13 @@ def training_memory_bytes(
     return _PROCESS_BYTES + _BYTES * weights + head + tokens * (number_bytes * kept + 4 * _BYTES * D)
 
 
-def in_arena(device: torch.device, dtype: torch.dtype, *, gradient_checkpointing: bool) -> bool:
-    """Whether a training step computes the branches of blocks in memory laid out once (`gpt2kit.model.branches`)."""
-    return device.type == "cpu" and dtype == torch.float32 and not gradient_checkpointing and not prefers_onednn()
+def in_arena(settings: TrainSettings, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a training step computes the branches of blocks in memory laid out once (`gpt2kit.model.branches`).
+
+    Of LoRA's default targets every branch has one, and compiled blocks make their memory themselves.
+    """
+    is_plain = settings.method == "full" and settings.compile != "on" and not settings.gradient_checkpointing
+    return is_plain and device.type == "cpu" and dtype == torch.float32 and not prefers_onednn()
 
 
 def probabilities_kept(dropout: float, *, context: int, device: torch.device, dtype: torch.dtype) -> float:

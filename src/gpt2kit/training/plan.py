@@ -250,8 +250,7 @@ def make_plan(
         gradient_checkpointing=settings.gradient_checkpointing,
         moments=MOMENTS[settings.optimizer],
         on_gpu=by_kernels,
-        in_arena=settings.method == "full"
-        and in_arena(device, dtype, gradient_checkpointing=settings.gradient_checkpointing),
+        in_arena=in_arena(settings, device, dtype),
         dtype=dtype,
     )
     rows, available = math.ceil(batches.batch_size / processes), available_memory_bytes(device)
