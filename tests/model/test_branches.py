@@ -6,9 +6,10 @@ import torch
 from gpt2kit.model import products
 from gpt2kit.model.arena import Arena
 from gpt2kit.model.gpt2 import GPT2, GPT2Config
+from gpt2kit.model.lora import TARGETS, add_lora
 
 
-def small_model(dropout: float = 0.0) -> GPT2:
+def small_model(dropout: float = 0.0, lora: tuple[str, ...] = (), lora_dropout: float = 0.0) -> GPT2:
     config = GPT2Config(
         vocab_size=211,
         n_positions=96,
@@ -20,7 +21,13 @@ def small_model(dropout: float = 0.0) -> GPT2:
         attn_pdrop=dropout,
     )
     model = GPT2(config)
-    model.initialise(torch.Generator().manual_seed(3))
+    numbers = torch.Generator().manual_seed(3)
+    model.initialise(numbers)
+    if lora:
+        add_lora(model, rank=4, alpha=6.0, dropout=lora_dropout, targets=lora, generator=numbers)
+        for name, parameter in model.named_parameters():
+            if name.endswith("lora_B"):
+                torch.nn.init.normal_(parameter, std=0.1, generator=numbers)
     return model.train()
 
 
@@ -40,7 +47,20 @@ def test_gradients_are_autograds(frozen: tuple[str, ...], with_segments: bool) -
     for model in (ours, plain):
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not any(part in name for part in frozen))
-    segments = (torch.arange(80) // 30).expand(3, 80) if with_segments else None
+    assert_gradients_are_the_same(ours, plain, (torch.arange(80) // 30).expand(3, 80) if with_segments else None)
+
+
+@pytest.mark.parametrize("targets", [TARGETS, ("c_attn",), ("c_proj",), ("mlp.c_fc", "attn.c_proj")])
+@pytest.mark.parametrize("biases_too", [False, True])
+def test_gradients_of_updates_are_autograds(targets: tuple[str, ...], biases_too: bool) -> None:
+    ours, plain = small_model(lora=targets), small_model(lora=targets)
+    for model in (ours, plain):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("lora" in name or (biases_too and ("bias" in name or "h.1.mlp.c_fc" in name)))
+    assert_gradients_are_the_same(ours, plain, None)
+
+
+def assert_gradients_are_the_same(ours: GPT2, plain: GPT2, segments: torch.Tensor | None) -> None:
     memory = products.GradientMemory(ours.parameters())
     for seed in range(2):  # the second time in memory that has been used
         for parameter in (*ours.parameters(), *plain.parameters()):
@@ -59,15 +79,16 @@ def test_gradients_are_autograds(frozen: tuple[str, ...], with_segments: bool) -
                 assert parameter.grad is None, name
 
 
-def test_dropout_drops_the_same_in_both_passes() -> None:
+@pytest.mark.parametrize(("lora", "name"), [((), "mlp.c_fc.weight"), (TARGETS, "mlp.c_fc.lora_A")])
+def test_dropout_drops_the_same_in_both_passes(lora: tuple[str, ...], name: str) -> None:
     """The gradient in a direction is what a step in it changes, with the same numbers drawn."""
-    model, memory, tokens = small_model(dropout=0.2), products.GradientMemory(), batch()
+    model, memory, tokens = small_model(0.2, lora, lora_dropout=0.3), products.GradientMemory(), batch()
 
     def loss() -> torch.Tensor:
         torch.manual_seed(5)
         return model.loss(tokens, tokens, gradient_scale=1.0, gradient_memory=memory)
 
-    weight = model.transformer.h[1].mlp.c_fc.weight
+    weight = model.transformer.h[1].get_parameter(name)
     loss().backward()
     assert weight.grad is not None
     direction = weight.grad / weight.grad.norm()
@@ -79,8 +100,24 @@ def test_dropout_drops_the_same_in_both_passes() -> None:
     assert (above - below) / (2 * step) == pytest.approx(slope, rel=0.02)
 
 
-def test_nothing_is_left_over_after_a_step() -> None:
-    model, memory = small_model(dropout=0.1), products.GradientMemory()
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("with_checkpointing", [False, True])
+def test_dropout_drops_what_autograds_layers_do(lora: bool, with_checkpointing: bool) -> None:
+    """Computed again or not, with everything dropped or not, the loss is the same bits."""
+    for dropout in (0.2, 1.0):
+        losses = []
+        for with_memory in (False, True):
+            model = small_model(dropout, TARGETS if lora else (), lora_dropout=0.3)
+            model.gradient_checkpointing = with_checkpointing and not with_memory
+            torch.manual_seed(5)
+            scale = 1.0 if with_memory or with_checkpointing else None
+            losses.append(model.loss(batch(), batch(), gradient_scale=scale).item())
+        assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("lora", [(), TARGETS, ("c_attn",)])
+def test_nothing_is_left_over_after_a_step(lora: tuple[str, ...]) -> None:
+    model, memory = small_model(0.1, lora, lora_dropout=0.1), products.GradientMemory()
     for _ in range(3):
         tokens = batch()
         model.loss(tokens, tokens, gradient_scale=1.0, gradient_memory=memory).backward()

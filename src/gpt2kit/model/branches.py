@@ -6,25 +6,48 @@ and given back when the backward pass has read them for the last time, and the g
 they lay. Norms and activations are computed again rather than kept: a token and layer leave 10 D numbers (D in front of
 each branch, 3 D queries, keys and values, D attended, 4 D hidden).
 
-Shapes: N tokens, D width, F width of an MLP, O output width of a layer.
+Shapes: N tokens, D width, F width of an MLP, I input width and O output width of a layer, R rank of an update.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from gpt2kit.model.arena import Arena
 from gpt2kit.model.dropout import fill_with_noise
 from gpt2kit.model.products import GradientMemory
 
 
+@dataclass(frozen=True)
+class LowRank:
+    """A trained update beside a layer's weight, `scaling · dropout(x) Aᵀ Bᵀ` (Hu et al. 2021).
+
+    Attributes:
+        a_RI: A.
+        b_OR: B.
+        scaling: what it is multiplied by.
+        dropout: share of its inputs that become 0.
+    """
+
+    a_RI: nn.Parameter
+    b_OR: nn.Parameter
+    scaling: float
+    dropout: float
+
+
 class Layer(Protocol):
-    """What is multiplied by: a weight (in, out) and a bias."""
+    """What is multiplied by: a weight (in, out) and a bias, and an update where there is one."""
 
     weight: nn.Parameter
     bias: nn.Parameter
+
+    @property
+    def update(self) -> LowRank | None:
+        """What is added to the product."""
 
 
 def attention_onto(
@@ -47,13 +70,9 @@ def attention_onto(
         attend: from queries, keys and values to what was attended to, each [B, T, D]; differentiable.
         memory: where results and gradients are made.
     """
+    parameters = _parameters(norm, layer, projection)
     out_BTD: Tensor = _AttentionOnto.apply(  # type: ignore[no-untyped-call]
-        x_BTD,
-        *_parameters(norm, layer, projection),
-        norm.eps,
-        dropout,
-        attend,
-        memory,
+        x_BTD, norm, layer, projection, dropout, attend, memory, *parameters
     )
     return out_BTD
 
@@ -62,18 +81,19 @@ def mlp_onto(
     x_BTD: Tensor, norm: nn.LayerNorm, layer: Layer, projection: Layer, dropout: float, memory: GradientMemory
 ) -> Tensor:
     """`x + dropout(gelu(norm(x) W + b) W' + b')` with the tanh-approximated GELU: [B, T, D] -> [B, T, D]."""
+    parameters = _parameters(norm, layer, projection)
     out_ND: Tensor = _MLPOnto.apply(  # type: ignore[no-untyped-call]
-        x_BTD.flatten(0, 1),
-        *_parameters(norm, layer, projection),
-        norm.eps,
-        dropout,
-        memory,
+        x_BTD.flatten(0, 1), norm, layer, projection, dropout, memory, *parameters
     )
     return out_ND.view(x_BTD.shape)
 
 
 def _parameters(norm: nn.LayerNorm, layer: Layer, projection: Layer) -> tuple[Tensor, ...]:
-    return norm.weight, norm.bias, layer.weight, layer.bias, projection.weight, projection.bias
+    """What autograd has to know that a branch is computed with: first the vectors, whose gradients it is given."""
+    layers = (layer, projection)
+    matrices = [each.weight for each in layers]
+    matrices += [matrix for each in layers if each.update for matrix in (each.update.a_RI, each.update.b_OR)]
+    return norm.weight, norm.bias, layer.bias, projection.bias, *matrices
 
 
 class _AttentionOnto(torch.autograd.Function):
@@ -81,42 +101,37 @@ class _AttentionOnto(torch.autograd.Function):
     def forward(
         ctx: Any,
         x_BTD: Tensor,
-        gain_D: Tensor,
-        shift_D: Tensor,
-        weight_DC: Tensor,
-        bias_C: Tensor,
-        projection_DD: Tensor,
-        bias_D: Tensor,
-        epsilon: float,
+        norm: nn.LayerNorm,
+        layer: Layer,
+        projection: Layer,
         dropout: float,
         attend: Callable[[Tensor, Tensor, Tensor], Tensor],
         memory: GradientMemory,
+        *parameters: Tensor,
     ) -> Tensor:
         x_ND = x_BTD.flatten(0, 1)
-        ctx.norm = _Norm(x_ND, gain_D, shift_D, epsilon)
-        ctx.weight_DC, ctx.projection_DD, ctx.memory = weight_DC, projection_DD, memory
-        ctx.qkv_NC = memory.arena.take((x_ND.size(0), weight_DC.size(1)))
-        torch.addmm(bias_C, ctx.norm.output(), weight_DC, out=ctx.qkv_NC)
+        ctx.memory, ctx.num_matrices = memory, len(parameters) - 4
+        ctx.norm, ctx.dropout = _Norm(x_ND, norm), _Dropout(dropout, memory.arena)
+        ctx.layer, ctx.projection = _Product(layer, memory), _Product(projection, memory)
+        ctx.qkv_NC = ctx.layer.of(ctx.norm.output())
         ctx.parts = [part.view(x_BTD.shape).requires_grad_() for part in _thirds(ctx.qkv_NC)]
         with torch.enable_grad():
             ctx.attended_BTD = attend(*ctx.parts)
-        out_ND, ctx.dropped = _onto(
-            x_ND, ctx.attended_BTD.detach().flatten(0, 1), projection_DD, bias_D, dropout, memory
-        )
-        return out_ND.view(x_BTD.shape)
+        out_ND = ctx.projection.of(ctx.attended_BTD.detach().flatten(0, 1))
+        return _onto(x_ND, out_ND, ctx.dropout).view(x_BTD.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        *needs_norm, need_weight, need_bias, need_projection, need_bias_out = ctx.needs_input_grad[:7]
-        memory, arena = ctx.memory, ctx.memory.arena
-        attended_BTD, qkv_NC = ctx.attended_BTD, ctx.qkv_NC
-        grad_ND = ctx.dropped.gradient(grad_outputs[0].contiguous().flatten(0, 1), memory)
-        grad_bias_D = grad_ND.sum(0) if need_bias_out else None
-        if need_projection:
-            memory.add_product(ctx.projection_DD, attended_BTD.detach().flatten(0, 1), grad_ND)
-        grad_attended_ND = torch.mm(grad_ND, ctx.projection_DD.T, out=arena.take(grad_ND.shape))
-        ctx.dropped.give_back(grad_ND, memory)
+        arena, qkv_NC, attended_BTD = ctx.memory.arena, ctx.qkv_NC, ctx.attended_BTD
+        grad_out_ND = grad_outputs[0].contiguous().flatten(0, 1)
+        grad_ND = ctx.dropout.of(grad_out_ND)
+        grad_bias_D = ctx.projection.backward(grad_ND)
+        ctx.projection.add_gradients(attended_BTD.detach().flatten(0, 1))
+        grad_attended_ND = ctx.projection.input_gradient()
+        ctx.projection.end()
+        ctx.dropout.give(grad_ND)
+        ctx.dropout.end()
         grad_parts = torch.autograd.grad(attended_BTD, ctx.parts, grad_attended_ND.view(attended_BTD.shape))
         del attended_BTD, ctx.attended_BTD, ctx.parts
         arena.give(grad_attended_ND)
@@ -125,13 +140,9 @@ class _AttentionOnto(torch.autograd.Function):
             part_ND.copy_(grad_part_BTD.flatten(0, 1))
         del grad_parts
         arena.give(qkv_NC)
-        grad_bias_C = grad_NC.sum(0) if need_bias else None
-        grad_x_ND, *grads_norm = ctx.norm.gradients(grad_NC, ctx.weight_DC, [need_weight, *needs_norm], memory)
-        arena.give(grad_NC)
-        arena.give(ctx.norm.x_ND)
-        if grad_x_ND is not None:
-            grad_x_ND = grad_x_ND.view(grad_outputs[0].shape).add_(grad_outputs[0])
-        return grad_x_ND, *grads_norm, None, grad_bias_C, None, grad_bias_D, None, None, None, None
+        grad_x_ND, *grads = _input_gradients(ctx, grad_NC, grad_out_ND)
+        grad_x_BTD = None if grad_x_ND is None else grad_x_ND.view(grad_outputs[0].shape)
+        return grad_x_BTD, *(None,) * 6, *grads, grad_bias_D, *(None,) * ctx.num_matrices
 
 
 class _MLPOnto(torch.autograd.Function):
@@ -139,99 +150,197 @@ class _MLPOnto(torch.autograd.Function):
     def forward(
         ctx: Any,
         x_ND: Tensor,
-        gain_D: Tensor,
-        shift_D: Tensor,
-        weight_DF: Tensor,
-        bias_F: Tensor,
-        projection_FD: Tensor,
-        bias_D: Tensor,
-        epsilon: float,
+        norm: nn.LayerNorm,
+        layer: Layer,
+        projection: Layer,
         dropout: float,
         memory: GradientMemory,
+        *parameters: Tensor,
     ) -> Tensor:
-        ctx.norm = _Norm(x_ND, gain_D, shift_D, epsilon)
-        ctx.weight_DF, ctx.projection_FD, ctx.memory = weight_DF, projection_FD, memory
-        ctx.hidden_NF = memory.arena.take((x_ND.size(0), weight_DF.size(1)))
-        torch.addmm(bias_F, ctx.norm.output(), weight_DF, out=ctx.hidden_NF)
+        ctx.memory, ctx.num_matrices = memory, len(parameters) - 4
+        ctx.norm, ctx.dropout = _Norm(x_ND, norm), _Dropout(dropout, memory.arena)
+        ctx.layer, ctx.projection = _Product(layer, memory), _Product(projection, memory)
+        ctx.hidden_NF = ctx.layer.of(ctx.norm.output())
         active_NF = _active(ctx.hidden_NF, memory)
-        out_ND, ctx.dropped = _onto(x_ND, active_NF, projection_FD, bias_D, dropout, memory)
+        out_ND = ctx.projection.of(active_NF)
         memory.arena.give(active_NF)
-        return out_ND
+        return _onto(x_ND, out_ND, ctx.dropout)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        *needs_norm, need_weight, need_bias, need_projection, need_bias_out = ctx.needs_input_grad[:7]
-        memory, arena, hidden_NF = ctx.memory, ctx.memory.arena, ctx.hidden_NF
-        grad_ND = ctx.dropped.gradient(grad_outputs[0].contiguous(), memory)
-        grad_bias_D = grad_ND.sum(0) if need_bias_out else None
-        if need_projection:
-            active_NF = _active(hidden_NF, memory)
-            memory.add_product(ctx.projection_FD, active_NF, grad_ND)
+        arena, hidden_NF = ctx.memory.arena, ctx.hidden_NF
+        grad_out_ND = grad_outputs[0].contiguous()
+        grad_ND = ctx.dropout.of(grad_out_ND)
+        grad_bias_D = ctx.projection.backward(grad_ND)
+        if ctx.projection.reads_input:
+            active_NF = _active(hidden_NF, ctx.memory)
+            ctx.projection.add_gradients(active_NF)
             arena.give(active_NF)
-        grad_NF = torch.mm(grad_ND, ctx.projection_FD.T, out=arena.take(hidden_NF.shape))
-        ctx.dropped.give_back(grad_ND, memory)
+        grad_NF = ctx.projection.input_gradient()
+        ctx.projection.end()
+        ctx.dropout.give(grad_ND)
+        ctx.dropout.end()
         torch.ops.aten.gelu_backward.grad_input(grad_NF, hidden_NF, approximate="tanh", grad_input=grad_NF)
         arena.give(hidden_NF)
-        grad_bias_F = grad_NF.sum(0) if need_bias else None
-        grad_x_ND, *grads_norm = ctx.norm.gradients(grad_NF, ctx.weight_DF, [need_weight, *needs_norm], memory)
-        arena.give(grad_NF)
-        arena.give(ctx.norm.x_ND)
-        if grad_x_ND is not None:
-            grad_x_ND += grad_outputs[0]
-        return grad_x_ND, *grads_norm, None, grad_bias_F, None, grad_bias_D, None, None, None
+        grad_x_ND, *grads = _input_gradients(ctx, grad_NF, grad_out_ND)
+        return grad_x_ND, *(None,) * 5, *grads, grad_bias_D, *(None,) * ctx.num_matrices
+
+
+def _onto(x_ND: Tensor, out_ND: Tensor, dropout: "_Dropout") -> Tensor:
+    """`x + dropout(out)`, in place of what a branch has made."""
+    dropout.draw(out_ND.shape)
+    return dropout.apply_to(out_ND).add_(x_ND)
+
+
+def _input_gradients(ctx: Any, grad_NO: Tensor, grad_out_ND: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of a branch's input, its norm's gain and shift, and its first layer's bias, where needed.
+
+    Args:
+        ctx: of the branch; what it holds of the input is given back.
+        grad_NO: the gradient of what the first layer made; given back.
+        grad_out_ND: the gradient of what the branch made.
+    """
+    arena, norm, layer = ctx.memory.arena, ctx.norm, ctx.layer
+    needed = ctx.needs_input_grad[0], norm.gain_D.requires_grad, norm.shift_D.requires_grad
+    grad_bias_O = layer.backward(grad_NO)
+    normed_ND, *statistics = norm.output_and_statistics()
+    layer.add_gradients(normed_ND)
+    del normed_ND
+    grad_x_ND = grad_gain_D = grad_shift_D = None
+    if any(needed):
+        grad_normed_ND = layer.input_gradient()
+        grad_x_ND, grad_gain_D, grad_shift_D = norm.gradients(grad_normed_ND, *statistics, needed=needed)
+        arena.give(grad_normed_ND)
+    layer.end()
+    arena.give(grad_NO)
+    arena.give(norm.x_ND)
+    if grad_x_ND is not None:
+        grad_x_ND.add_(grad_out_ND)
+    return grad_x_ND, grad_gain_D, grad_shift_D, grad_bias_O
 
 
 class _Norm:
     """A layer norm of which only the input is kept."""
 
-    def __init__(self, x_ND: Tensor, gain_D: Tensor, shift_D: Tensor, epsilon: float) -> None:
-        self.x_ND, self.gain_D, self.shift_D, self.epsilon = x_ND, gain_D, shift_D, epsilon
+    def __init__(self, x_ND: Tensor, norm: nn.LayerNorm) -> None:
+        self.x_ND, self.gain_D, self.shift_D, self._epsilon = x_ND, norm.weight, norm.bias, norm.eps
 
     def output(self) -> Tensor:
         """norm(x), computed each time: [N, D]."""
-        return self._output_and_statistics()[0]
+        return self.output_and_statistics()[0]
 
-    def _output_and_statistics(self) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.native_layer_norm(self.x_ND, self.gain_D.shape, self.gain_D, self.shift_D, self.epsilon)
+    def output_and_statistics(self) -> tuple[Tensor, Tensor, Tensor]:
+        """norm(x), and what `gradients` asks for besides: [N, D], [N, 1], [N, 1]."""
+        return torch.native_layer_norm(self.x_ND, self.gain_D.shape, self.gain_D, self.shift_D, self._epsilon)
 
     def gradients(
-        self, grad_NO: Tensor, weight_DO: Tensor, needed: Sequence[bool], memory: GradientMemory
+        self, grad_ND: Tensor, mean_N1: Tensor, deviation_N1: Tensor, *, needed: tuple[bool, bool, bool]
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """From the gradient of `norm(x) W`: that of W into its `grad`; those of x, gain and shift, where needed."""
-        need_weight, *needed_here = needed
-        normed_ND, *statistics = self._output_and_statistics()
-        if need_weight:
-            memory.add_product(weight_DO, normed_ND, grad_NO)
-        del normed_ND
-        if not any(needed_here):
-            return None, None, None
-        grad_ND = torch.mm(grad_NO, weight_DO.T, out=memory.arena.take(self.x_ND.shape))
-        grads: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_layer_norm_backward(
-            grad_ND, self.x_ND, self.gain_D.shape, *statistics, self.gain_D, self.shift_D, needed_here
+        """Those of x, gain and shift, where needed."""
+        grads: tuple[Tensor | None, Tensor | None, Tensor | None] = torch.ops.aten.native_layer_norm_backward(
+            grad_ND, self.x_ND, self.gain_D.shape, mean_N1, deviation_N1, self.gain_D, self.shift_D, needed
         )
-        memory.arena.give(grad_ND)
         return grads
 
 
-class _Dropped:
-    """What a dropout did, for the backward pass; without dropout nothing."""
+class _Product:
+    """A layer of a branch in one step: what it makes, in the arena, and the gradients of what it is made of."""
 
-    def __init__(self, dropout: float, kept_ND: Tensor | None = None) -> None:
-        self._factor, self._kept_ND = 1 / (1 - dropout), kept_ND
+    def __init__(self, layer: Layer, memory: GradientMemory) -> None:
+        self._weight_IO, self._bias_O, self._update, self._memory = layer.weight, layer.bias, layer.update, memory
+        self._dropout = _Dropout(layer.update.dropout if layer.update else 0.0, memory.arena)
 
-    def gradient(self, grad_ND: Tensor, memory: GradientMemory) -> Tensor:
-        """The gradient in front of the dropout; in the arena, if there was one."""
-        if self._kept_ND is None:
-            return grad_ND
-        before_ND = torch.mul(grad_ND, self._kept_ND, out=memory.arena.take(grad_ND.shape))
-        return before_ND.mul_(self._factor)
+    @property
+    def reads_input(self) -> bool:
+        """Whether `add_gradients` has anything to do."""
+        return self._weight_IO.requires_grad or self._update is not None
 
-    def give_back(self, grad_ND: Tensor, memory: GradientMemory) -> None:
-        """Say that `gradient`'s result has been read."""
-        if self._kept_ND is not None:
-            memory.arena.give(grad_ND)
-            memory.arena.give(self._kept_ND)
+    def of(self, x_NI: Tensor) -> Tensor:
+        """`x W + b`, and what the update adds: [N, I] -> [N, O]."""
+        arena, update = self._memory.arena, self._update
+        out_NO = arena.take((x_NI.size(0), self._weight_IO.size(1)))
+        torch.addmm(self._bias_O, x_NI, self._weight_IO, out=out_NO)
+        if update is not None:
+            self._dropout.draw(x_NI.shape)
+            dropped_NI = self._dropout.of(x_NI)
+            self._low_NR = torch.mm(dropped_NI, update.a_RI.T, out=arena.take((x_NI.size(0), update.a_RI.size(0))))
+            self._dropout.give(dropped_NI)
+            out_NO.addmm_(self._low_NR, update.b_OR.T, alpha=update.scaling)
+        return out_NO
+
+    def backward(self, grad_NO: Tensor) -> Tensor | None:
+        """Begin with the gradient of what was made; gives that of the bias, where needed."""
+        self._grad_NO, update = grad_NO, self._update
+        if update is not None:
+            self._memory.add_product(update.b_OR, grad_NO, self._low_NR.mul_(update.scaling))
+            torch.mm(grad_NO, update.b_OR, out=self._low_NR).mul_(update.scaling)  # from here on the gradient of it
+        return grad_NO.sum(0) if self._bias_O.requires_grad else None
+
+    def add_gradients(self, x_NI: Tensor) -> None:
+        """Add those of the matrices that multiply the input to their `grad`, where needed."""
+        if self._weight_IO.requires_grad:
+            self._memory.add_product(self._weight_IO, x_NI, self._grad_NO)
+        if self._update is not None:
+            dropped_NI = self._dropout.of(x_NI)
+            self._memory.add_product(self._update.a_RI, self._low_NR, dropped_NI)
+            self._dropout.give(dropped_NI)
+
+    def input_gradient(self) -> Tensor:
+        """The gradient of the input, in the arena: [N, I]."""
+        arena, update = self._memory.arena, self._update
+        shape = self._grad_NO.size(0), self._weight_IO.size(0)
+        grad_NI = torch.mm(self._grad_NO, self._weight_IO.T, out=arena.take(shape))
+        if update is None:
+            return grad_NI
+        if update.dropout == 0:
+            return grad_NI.addmm_(self._low_NR, update.a_RI)
+        part_NI = torch.mm(self._low_NR, update.a_RI, out=arena.take(shape))
+        grad_NI.add_(self._dropout.apply_to(part_NI))
+        arena.give(part_NI)
+        return grad_NI
+
+    def end(self) -> None:
+        """Say that no more gradients are asked for."""
+        del self._grad_NO  # autograd keeps this until the whole backward pass is over
+        self._dropout.end()
+        if self._update is not None:
+            self._memory.arena.give(self._low_NR)
+
+
+class _Dropout:
+    """A dropout that knows in the backward pass what it dropped; at a rate of 0 nothing is done."""
+
+    def __init__(self, rate: float, arena: Arena) -> None:
+        self._rate, self._arena = rate, arena
+        self._factor = 1 / (1 - rate) if rate < 1 else 0.0
+
+    def draw(self, shape: Sequence[int]) -> None:
+        """Choose which numbers are dropped."""
+        if self._rate > 0:
+            noise = fill_with_noise(self._arena.take(shape))
+            self._kept = torch.ge(noise, self._rate, out=self._arena.take(shape, torch.bool))
+            self._arena.give(noise)
+
+    def apply_to(self, x: Tensor) -> Tensor:
+        """Drop those numbers of x, in place."""
+        return x if self._rate == 0 else x.mul_(self._kept).mul_(self._factor)
+
+    def of(self, x: Tensor) -> Tensor:
+        """X without those numbers; x itself at a rate of 0."""
+        if self._rate == 0:
+            return x
+        return torch.mul(x, self._kept, out=self._arena.take(x.shape)).mul_(self._factor)
+
+    def give(self, dropped: Tensor) -> None:
+        """Give back what `of` made."""
+        if self._rate > 0:
+            self._arena.give(dropped)
+
+    def end(self) -> None:
+        """Say that nothing more is dropped."""
+        if self._rate > 0:
+            self._arena.give(self._kept)
 
 
 def _thirds(qkv_NC: Tensor) -> list[Tensor]:
@@ -242,17 +351,3 @@ def _thirds(qkv_NC: Tensor) -> list[Tensor]:
 def _active(hidden_NF: Tensor, memory: GradientMemory) -> Tensor:
     active_NF: Tensor = torch.ops.aten.gelu.out(hidden_NF, approximate="tanh", out=memory.arena.take(hidden_NF.shape))
     return active_NF
-
-
-def _onto(
-    x_ND: Tensor, in_NI: Tensor, weight_ID: Tensor, bias_D: Tensor, dropout: float, memory: GradientMemory
-) -> tuple[Tensor, _Dropped]:
-    """`x + dropout(in W + b)`, in the arena."""
-    out_ND = memory.arena.take(x_ND.shape)
-    if dropout == 0:
-        return torch.addmm(bias_D, in_NI, weight_ID, out=out_ND).add_(x_ND), _Dropped(dropout)
-    noise_ND = fill_with_noise(memory.arena.take(x_ND.shape))
-    kept_ND = torch.ge(noise_ND, dropout, out=memory.arena.take(x_ND.shape, torch.bool))
-    memory.arena.give(noise_ND)
-    torch.addmm(bias_D, in_NI, weight_ID, out=out_ND).mul_(kept_ND).mul_(1 / (1 - dropout)).add_(x_ND)
-    return out_ND, _Dropped(dropout, kept_ND)

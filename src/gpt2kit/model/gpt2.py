@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gpt2kit.errors import ModelError
 from gpt2kit.model.attention import attention_in_segments, segment_starts, takes_segments
-from gpt2kit.model.branches import attention_onto, mlp_onto
+from gpt2kit.model.branches import LowRank, attention_onto, mlp_onto
 from gpt2kit.model.cache import KVCache
 from gpt2kit.model.dropout import Dropout, dropped_attention
 from gpt2kit.model.loss import chunked_cross_entropy, chunked_token_losses
@@ -118,6 +118,11 @@ class Conv1D(nn.Module):
         self.weight = nn.Parameter(torch.empty(in_features, out_features))
         self.bias = nn.Parameter(torch.zeros(out_features))
 
+    @property
+    def update(self) -> LowRank | None:
+        """What is trained beside the weight; a layer with LoRA has it."""
+        return None
+
     def forward(self, x_BTD: Tensor) -> Tensor:
         """`x W + b`, [..., in] -> [..., out]."""
         out_ND = linear(x_BTD.reshape(-1, x_BTD.size(-1)), self.weight, self.bias)
@@ -200,7 +205,7 @@ class MLP(nn.Module):
         """[B, T, D] -> [B, T, F] -> [B, T, D]."""
         hidden_BTF = self.c_fc(x_BTD)
         # A layer with an update beside it (LoRA) needs the activations themselves.
-        if self.is_tanh_gelu and type(self.c_proj) is Conv1D and by_own_backward(hidden_BTF):
+        if self.is_tanh_gelu and self.c_proj.update is None and by_own_backward(hidden_BTF):
             hidden_NF = hidden_BTF.flatten(0, -2)
             projected_BTD = gelu_linear(hidden_NF, self.c_proj.weight, self.c_proj.bias).view(x_BTD.shape)
         else:
@@ -221,7 +226,7 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, mask: AttentionMask, cache: KVCache | None = None) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
-        memory = memory_for_branches(x_BTD) if self.mlp.dropout.rate < 1 else None
+        memory = memory_for_branches(x_BTD)
         if memory is not None and (x_BTD.requires_grad or any(each.requires_grad for each in self.parameters())):
             return self._in_memory(x_BTD, mask, memory)
         x_BTD = x_BTD + self.attn(self.ln_1(x_BTD), mask, cache)
@@ -229,14 +234,11 @@ class Block(nn.Module):
         return x_BTD
 
     def _in_memory(self, x_BTD: Tensor, mask: AttentionMask, memory: GradientMemory) -> Tensor:
-        """The same; layers that are not plain ones (LoRA) are computed as ever."""
+        """The same, with branches that lay out their memory."""
         attn, mlp = self.attn, self.mlp
-        if type(attn.c_attn) is Conv1D and type(attn.c_proj) is Conv1D:
-            attend = functools.partial(attn.attend, mask=mask)
-            x_BTD = attention_onto(x_BTD, self.ln_1, attn.c_attn, attn.c_proj, attn.resid_dropout.rate, attend, memory)
-        else:
-            x_BTD = x_BTD + attn(self.ln_1(x_BTD), mask)
-        if mlp.is_tanh_gelu and type(mlp.c_fc) is Conv1D and type(mlp.c_proj) is Conv1D:
+        attend = functools.partial(attn.attend, mask=mask)
+        x_BTD = attention_onto(x_BTD, self.ln_1, attn.c_attn, attn.c_proj, attn.resid_dropout.rate, attend, memory)
+        if mlp.is_tanh_gelu:
             return mlp_onto(x_BTD, self.ln_2, mlp.c_fc, mlp.c_proj, mlp.dropout.rate, memory)
         x_BTD = x_BTD + mlp(self.ln_2(x_BTD))
         return x_BTD

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2kit.errors import UsageError
+from gpt2kit.model.branches import LowRank
 from gpt2kit.model.dropout import Dropout
 from gpt2kit.model.gpt2 import GPT2, Conv1D
 
@@ -40,6 +41,11 @@ class LoRAConv1D(Conv1D):
         self.lora_dropout = Dropout(dropout)
         self.lora_A = nn.Parameter(torch.empty(rank, in_features, device=base.weight.device))
         self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=base.weight.device))
+
+    @property
+    def update(self) -> LowRank:
+        """What is trained beside the weight."""
+        return LowRank(self.lora_A, self.lora_B, self.scaling, self.lora_dropout.rate)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """`x W + b + (alpha / rank) x Aᵀ Bᵀ`, [..., I] -> [..., O]."""

@@ -85,9 +85,9 @@ def training_memory_bytes(
 def in_arena(settings: TrainSettings, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a training step computes the branches of blocks in memory laid out once (`gpt2kit.model.branches`).
 
-    Of LoRA's default targets every branch has one, and compiled blocks make their memory themselves.
+    Compiled blocks make their memory themselves, and what is computed again lies elsewhere.
     """
-    is_plain = settings.method == "full" and settings.compile != "on" and not settings.gradient_checkpointing
+    is_plain = settings.compile != "on" and not settings.gradient_checkpointing
     return is_plain and device.type == "cpu" and dtype == torch.float32 and not prefers_onednn()
 
 
