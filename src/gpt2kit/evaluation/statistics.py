@@ -23,6 +23,7 @@ _FEWEST_RESAMPLED = 10  # units of a bootstrap-t: of fewer, resamples of one uni
 _MOST_UNITS = 1000  # resampled one by one; of more, several are taken together
 _MOST_EXACT_UNITS = 16  # 65,536 ways of choosing signs; of more units some are drawn
 _NUM_FLIPS = 20_000
+_LARGEST_EXPONENT = 100.0  # of a bound that lies beyond all units, where another one takes its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,9 @@ def share_of_sums_interval(
     For figures that are 0 in most units and large in few, such as the share of words in loops: there the bootstrap-t
     gives wild bounds. The quantiles are Student's, times √(U/(U-1)), for a resample varies less than new units would
     (Hesterberg 2015, section 5); a bound is no nearer than Student's own, and none lies beyond the units' own ratios,
-    which takes five units at the least.
+    which takes five units at the least. Where some units have nothing and the others very different shares, the largest
+    may not have been drawn: the upper bound is then no nearer than on a scale of logarithms, `ratio · exp(t c + c²/2)`
+    with the relative error c, half of whose square the logarithm of a ratio lies too low on average.
 
     Args:
         numerators_U: x of each unit.
@@ -196,7 +199,15 @@ def share_of_sums_interval(
     counts_U = (n_U > 0) | (x_U != 0)  # a unit with something of nothing, a text without a whole sentence, has no end
     ratios_U = np.divide(x_U, n_U, out=np.full(len(x_U), math.inf), where=n_U > 0)[counts_U]
     low, high = min(low, ratio - student * error), max(high, ratio + student * error)
+    if x_U.min() == 0 and _are_uneven(ratios_U[(ratios_U > 0) & np.isfinite(ratios_U)]):
+        relative = error / ratio
+        high = max(high, ratio * math.exp(min(student * relative + relative**2 / 2, _LARGEST_EXPONENT)))
     return max(low, float(ratios_U.min())), min(high, float(ratios_U.max()))
+
+
+def _are_uneven(shares_P: Floats) -> bool:
+    """Whether numbers above 0 differ by more of their mean than 1/√3, as such do that are spread evenly from 0 on."""
+    return len(shares_P) > 1 and float(shares_P.std(ddof=1)) > float(shares_P.mean()) / math.sqrt(3)
 
 
 def _resample(
