@@ -70,82 +70,37 @@ def attention_onto(
         attend: from queries, keys and values to what was attended to, each [B, T, D]; differentiable.
         memory: where results and gradients are made.
     """
-    parameters = _parameters(norm, layer, projection)
-    out_BTD: Tensor = _AttentionOnto.apply(  # type: ignore[no-untyped-call]
-        x_BTD, norm, layer, projection, dropout, attend, memory, *parameters
-    )
-    return out_BTD
+    between = _Attention(attend, x_BTD.shape, memory.arena)
+    return _branch_onto(x_BTD, norm, layer, projection, dropout, between, memory)
 
 
 def mlp_onto(
     x_BTD: Tensor, norm: nn.LayerNorm, layer: Layer, projection: Layer, dropout: float, memory: GradientMemory
 ) -> Tensor:
     """`x + dropout(gelu(norm(x) W + b) W' + b')` with the tanh-approximated GELU: [B, T, D] -> [B, T, D]."""
-    parameters = _parameters(norm, layer, projection)
-    out_ND: Tensor = _MLPOnto.apply(  # type: ignore[no-untyped-call]
-        x_BTD.flatten(0, 1), norm, layer, projection, dropout, memory, *parameters
+    return _branch_onto(x_BTD, norm, layer, projection, dropout, _Activation(memory.arena), memory)
+
+
+def _branch_onto(
+    x_BTD: Tensor,
+    norm: nn.LayerNorm,
+    layer: Layer,
+    projection: Layer,
+    dropout: float,
+    between: "_Between",
+    memory: GradientMemory,
+) -> Tensor:
+    # What autograd has to know that it is computed with: first the vectors, whose gradients it is given.
+    vectors = norm.weight, norm.bias, layer.bias, projection.bias
+    updates = [each.update for each in (layer, projection) if each.update]
+    matrices = layer.weight, projection.weight, *(matrix for each in updates for matrix in (each.a_RI, each.b_OR))
+    out_ND: Tensor = _BranchOnto.apply(  # type: ignore[no-untyped-call]
+        x_BTD.flatten(0, 1), norm, layer, projection, dropout, between, memory, *vectors, *matrices
     )
     return out_ND.view(x_BTD.shape)
 
 
-def _parameters(norm: nn.LayerNorm, layer: Layer, projection: Layer) -> tuple[Tensor, ...]:
-    """What autograd has to know that a branch is computed with: first the vectors, whose gradients it is given."""
-    layers = (layer, projection)
-    matrices = [each.weight for each in layers]
-    matrices += [matrix for each in layers if each.update for matrix in (each.update.a_RI, each.update.b_OR)]
-    return norm.weight, norm.bias, layer.bias, projection.bias, *matrices
-
-
-class _AttentionOnto(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x_BTD: Tensor,
-        norm: nn.LayerNorm,
-        layer: Layer,
-        projection: Layer,
-        dropout: float,
-        attend: Callable[[Tensor, Tensor, Tensor], Tensor],
-        memory: GradientMemory,
-        *parameters: Tensor,
-    ) -> Tensor:
-        x_ND = x_BTD.flatten(0, 1)
-        ctx.memory, ctx.num_matrices = memory, len(parameters) - 4
-        ctx.norm, ctx.dropout = _Norm(x_ND, norm), _Dropout(dropout, memory.arena)
-        ctx.layer, ctx.projection = _Product(layer, memory), _Product(projection, memory)
-        ctx.qkv_NC = ctx.layer.of(ctx.norm.output())
-        ctx.parts = [part.view(x_BTD.shape).requires_grad_() for part in _thirds(ctx.qkv_NC)]
-        with torch.enable_grad():
-            ctx.attended_BTD = attend(*ctx.parts)
-        out_ND = ctx.projection.of(ctx.attended_BTD.detach().flatten(0, 1))
-        return _onto(x_ND, out_ND, ctx.dropout).view(x_BTD.shape)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        arena, qkv_NC, attended_BTD = ctx.memory.arena, ctx.qkv_NC, ctx.attended_BTD
-        grad_out_ND = grad_outputs[0].contiguous().flatten(0, 1)
-        grad_ND = ctx.dropout.of(grad_out_ND)
-        grad_bias_D = ctx.projection.backward(grad_ND)
-        ctx.projection.add_gradients(attended_BTD.detach().flatten(0, 1))
-        grad_attended_ND = ctx.projection.input_gradient()
-        ctx.projection.end()
-        ctx.dropout.give(grad_ND)
-        ctx.dropout.end()
-        grad_parts = torch.autograd.grad(attended_BTD, ctx.parts, grad_attended_ND.view(attended_BTD.shape))
-        del attended_BTD, ctx.attended_BTD, ctx.parts
-        arena.give(grad_attended_ND)
-        grad_NC = arena.take(qkv_NC.shape)
-        for part_ND, grad_part_BTD in zip(_thirds(grad_NC), grad_parts, strict=True):
-            part_ND.copy_(grad_part_BTD.flatten(0, 1))
-        del grad_parts
-        arena.give(qkv_NC)
-        grad_x_ND, *grads = _input_gradients(ctx, grad_NC, grad_out_ND)
-        grad_x_BTD = None if grad_x_ND is None else grad_x_ND.view(grad_outputs[0].shape)
-        return grad_x_BTD, *(None,) * 6, *grads, grad_bias_D, *(None,) * ctx.num_matrices
-
-
-class _MLPOnto(torch.autograd.Function):
+class _BranchOnto(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -154,43 +109,107 @@ class _MLPOnto(torch.autograd.Function):
         layer: Layer,
         projection: Layer,
         dropout: float,
+        between: "_Between",
         memory: GradientMemory,
         *parameters: Tensor,
     ) -> Tensor:
-        ctx.memory, ctx.num_matrices = memory, len(parameters) - 4
+        ctx.arena, ctx.between, ctx.num_matrices = memory.arena, between, len(parameters) - 4
         ctx.norm, ctx.dropout = _Norm(x_ND, norm), _Dropout(dropout, memory.arena)
         ctx.layer, ctx.projection = _Product(layer, memory), _Product(projection, memory)
-        ctx.hidden_NF = ctx.layer.of(ctx.norm.output())
-        active_NF = _active(ctx.hidden_NF, memory)
-        out_ND = ctx.projection.of(active_NF)
-        memory.arena.give(active_NF)
-        return _onto(x_ND, out_ND, ctx.dropout)
+        between.begin(ctx.layer.of(ctx.norm.output()))
+        between_NI = between.output()
+        out_ND = ctx.projection.of(between_NI)
+        between.give(between_NI)
+        ctx.dropout.draw(out_ND.shape)
+        dropped_ND: Tensor = ctx.dropout.apply_to(out_ND)
+        return dropped_ND.add_(x_ND)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        arena, hidden_NF = ctx.memory.arena, ctx.hidden_NF
         grad_out_ND = grad_outputs[0].contiguous()
         grad_ND = ctx.dropout.of(grad_out_ND)
         grad_bias_D = ctx.projection.backward(grad_ND)
         if ctx.projection.reads_input:
-            active_NF = _active(hidden_NF, ctx.memory)
-            ctx.projection.add_gradients(active_NF)
-            arena.give(active_NF)
-        grad_NF = ctx.projection.input_gradient()
+            between_NI = ctx.between.output()
+            ctx.projection.add_gradients(between_NI)
+            ctx.between.give(between_NI)
+            del between_NI
+        grad_NI = ctx.projection.input_gradient()
         ctx.projection.end()
         ctx.dropout.give(grad_ND)
         ctx.dropout.end()
-        torch.ops.aten.gelu_backward.grad_input(grad_NF, hidden_NF, approximate="tanh", grad_input=grad_NF)
-        arena.give(hidden_NF)
-        grad_x_ND, *grads = _input_gradients(ctx, grad_NF, grad_out_ND)
-        return grad_x_ND, *(None,) * 5, *grads, grad_bias_D, *(None,) * ctx.num_matrices
+        grads = _input_gradients(ctx, ctx.between.input_gradient(grad_NI), grad_out_ND)
+        return grads[0], *(None,) * 6, *grads[1:], grad_bias_D, *(None,) * ctx.num_matrices
 
 
-def _onto(x_ND: Tensor, out_ND: Tensor, dropout: "_Dropout") -> Tensor:
-    """`x + dropout(out)`, in place of what a branch has made."""
-    dropout.draw(out_ND.shape)
-    return dropout.apply_to(out_ND).add_(x_ND)
+class _Between(Protocol):
+    """What a branch computes between its two layers."""
+
+    def begin(self, x_NO: Tensor) -> None:
+        """Take over what the first layer made."""
+
+    def output(self) -> Tensor:
+        """What the second layer multiplies: [N, I]."""
+
+    def give(self, output_NI: Tensor) -> None:
+        """Say that `output`'s result has been read."""
+
+    def input_gradient(self, grad_NI: Tensor) -> Tensor:
+        """From the gradient of the output that of what the first layer made, and give back all else."""
+
+
+class _Attention:
+    """Attention, whose output is kept."""
+
+    def __init__(
+        self, attend: Callable[[Tensor, Tensor, Tensor], Tensor], shape_BTD: Sequence[int], arena: Arena
+    ) -> None:
+        self._attend, self._shape_BTD, self._arena = attend, shape_BTD, arena
+
+    def begin(self, x_NO: Tensor) -> None:
+        self._qkv_NC = x_NO
+        self._parts = [part_ND.view(*self._shape_BTD).requires_grad_() for part_ND in x_NO.chunk(3, dim=1)]
+        with torch.enable_grad():
+            self._attended_BTD = self._attend(*self._parts)
+
+    def output(self) -> Tensor:
+        return self._attended_BTD.detach().flatten(0, 1)
+
+    def give(self, output_NI: Tensor) -> None:
+        pass  # it is not from the arena
+
+    def input_gradient(self, grad_NI: Tensor) -> Tensor:
+        grad_parts = torch.autograd.grad(self._attended_BTD, self._parts, grad_NI.view(*self._shape_BTD))
+        del self._attended_BTD, self._parts  # autograd keeps this until the whole backward pass is over
+        self._arena.give(grad_NI)
+        grad_NC = self._arena.take(self._qkv_NC.shape)
+        for part_ND, grad_part_BTD in zip(grad_NC.chunk(3, dim=1), grad_parts, strict=True):
+            part_ND.copy_(grad_part_BTD.flatten(0, 1))
+        self._arena.give(self._qkv_NC)
+        return grad_NC
+
+
+class _Activation:
+    """The tanh-approximated GELU, computed each time."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+
+    def begin(self, x_NO: Tensor) -> None:
+        self._hidden_NF = x_NO
+
+    def output(self) -> Tensor:
+        active_NF = self._arena.take(self._hidden_NF.shape)
+        return torch.ops.aten.gelu.out(self._hidden_NF, approximate="tanh", out=active_NF)  # type: ignore[no-any-return]
+
+    def give(self, output_NI: Tensor) -> None:
+        self._arena.give(output_NI)
+
+    def input_gradient(self, grad_NI: Tensor) -> Tensor:
+        torch.ops.aten.gelu_backward.grad_input(grad_NI, self._hidden_NF, approximate="tanh", grad_input=grad_NI)
+        self._arena.give(self._hidden_NF)
+        return grad_NI
 
 
 def _input_gradients(ctx: Any, grad_NO: Tensor, grad_out_ND: Tensor) -> tuple[Tensor | None, ...]:
@@ -201,7 +220,7 @@ def _input_gradients(ctx: Any, grad_NO: Tensor, grad_out_ND: Tensor) -> tuple[Te
         grad_NO: the gradient of what the first layer made; given back.
         grad_out_ND: the gradient of what the branch made.
     """
-    arena, norm, layer = ctx.memory.arena, ctx.norm, ctx.layer
+    arena, norm, layer = ctx.arena, ctx.norm, ctx.layer
     needed = ctx.needs_input_grad[0], norm.gain_D.requires_grad, norm.shift_D.requires_grad
     grad_bias_O = layer.backward(grad_NO)
     normed_ND, *statistics = norm.output_and_statistics()
@@ -327,7 +346,7 @@ class _Dropout:
         return x if self._rate == 0 else x.mul_(self._kept).mul_(self._factor)
 
     def of(self, x: Tensor) -> Tensor:
-        """X without those numbers; x itself at a rate of 0."""
+        """The numbers of x without those, beside it; x itself at a rate of 0."""
         if self._rate == 0:
             return x
         return torch.mul(x, self._kept, out=self._arena.take(x.shape)).mul_(self._factor)
@@ -341,13 +360,3 @@ class _Dropout:
         """Say that nothing more is dropped."""
         if self._rate > 0:
             self._arena.give(self._kept)
-
-
-def _thirds(qkv_NC: Tensor) -> list[Tensor]:
-    """Queries, keys and values, or their gradients, each [N, D]."""
-    return list(qkv_NC.chunk(3, dim=1))
-
-
-def _active(hidden_NF: Tensor, memory: GradientMemory) -> Tensor:
-    active_NF: Tensor = torch.ops.aten.gelu.out(hidden_NF, approximate="tanh", out=memory.arena.take(hidden_NF.shape))
-    return active_NF
