@@ -189,7 +189,7 @@ def test_one_text_has_the_log_probability_that_exact_arithmetic_gives_it(
     assert gpu_decoding.can_read(model.model)
     settings = GenerateSettings(max_new_tokens=100, **how)
     # Alone; and the last of several that goes on, behind columns of longer prompts.
-    alone = [gpt2kit.generate(model, prompt, settings)[0] for prompt in PROMPTS]
+    alone = [gpt2kit.generate(model, [prompt], settings)[0] for prompt in PROMPTS]
     of_several = gpt2kit.generate(model, PROMPTS, settings.model_copy(update={"stop": (".",)}))
     for sample in [*alone, *of_several]:
         prompt = model.tokenizer.encode(sample.prompt)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gpt2kit.model.cache import KVCache
+from gpt2kit.model.cuda_token import Shape, TokenKernel, can_run
 from gpt2kit.model.gpt2 import GPT2, Block, Conv1D
 from gpt2kit.model.kernels import available, power_of_2
 
@@ -94,9 +95,13 @@ class TokenReader:
         self._scratch = [torch.empty(size, device=device) for size in sizes]
         self.logits_1V = torch.empty(1, config.vocab_size, device=device)
         self._summaries = torch.empty(4 * self._programs, device=device)
+        self._kernel = self._cuda_kernel()
 
     def read(self) -> None:
         """Read the token: its keys and values go into the cache, and `logits_1V` is what may come next."""
+        if self._kernel is not None:
+            self._kernel.start()
+            return
         from gpt2kit.model import triton_token
 
         config, programs = self._config, self._programs
@@ -143,6 +148,40 @@ class TokenReader:
             num_stages=1,
             launch_cooperative_grid=True,
         )
+
+    def _cuda_kernel(self) -> TokenKernel | None:
+        """The kernel in CUDA, which is quicker than that in Triton, where it runs."""
+        config, dtype, device = self._config, self._head.dtype, self.logits_1V.device
+        shape = Shape(config.n_embd, config.n_head, config.inner_width, self._programs, dtype == torch.bfloat16)
+        if device.type != "cuda" or dtype == torch.float32 or not can_run(shape, device):
+            return None
+        cache = self._cache
+        names = "attention_in", "attention_out", "mlp_in", "mlp_out"
+        tensors = {
+            "ids": self._ids_1,
+            "place": self._column_1,
+            "token_embedding": self._embeddings[0],
+            "position_embedding": self._embeddings[1],
+            "norms": self._norms,
+            "biases": self._biases,
+            **dict(zip(names, self._matrices, strict=True)),
+            "head": self._head,
+            "vocabulary_bias": self._bias_V,
+            "scales": self._scales,
+            "keys": cache.keys_LBHSK,
+            "values": cache.values_LBHSK,
+            "logits": self.logits_1V,
+            "summaries": self._summaries,
+        }
+        numbers = {
+            "num_layers": config.n_layer,
+            "vocabulary": config.vocab_size,
+            "epsilon": config.layer_norm_epsilon,
+            "cache_layer": cache.keys_LBHSK.stride(0),
+            "cache_head": cache.keys_LBHSK.stride(2),
+            "cache_column": cache.keys_LBHSK.stride(3),
+        }
+        return TokenKernel(shape, device, tensors, numbers)
 
     def choose_best(self, told_2: Tensor) -> None:
         """Choose the token to read next, the one of the greatest score; has to follow a `read`.
