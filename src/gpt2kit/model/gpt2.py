@@ -209,9 +209,17 @@ class MLP(nn.Module):
             hidden_NF = hidden_BTF.flatten(0, -2)
             projected_BTD = gelu_linear(hidden_NF, self.c_proj.weight, self.c_proj.bias).view(x_BTD.shape)
         else:
-            projected_BTD = self.c_proj(self.activation(hidden_BTF))
+            projected_BTD = self.c_proj(self._activated(hidden_BTF))
         out_BTD: Tensor = self.dropout(projected_BTD)
         return out_BTD
+
+    def _activated(self, hidden_BTF: Tensor) -> Tensor:
+        """The activations; compiled, they are computed again for the backward pass, in one go with their gradients."""
+        if torch.compiler.is_compiling() and torch.is_grad_enabled():
+            activated_BTF: Tensor = checkpoint(self.activation, hidden_BTF, use_reentrant=False)
+        else:
+            activated_BTF = self.activation(hidden_BTF)
+        return activated_BTF
 
 
 class Block(nn.Module):
