@@ -5,22 +5,23 @@ Shapes: D model width, F width of the MLP, L layers, V vocabulary.
 
 import ctypes
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpt2kit.console import warn
+from gpt2kit.model.kernels import power_of_2
 
 _WARP = 32
-_MOST_WARPS = 12  # that multiply: as many as find room for what they keep at hand
-_SLOT_BYTES = 36864  # of weights at a time: 24 rows of GPT-2 124M
-_LEAST_SHARE = 32  # of a cache's columns, for one program
+_MOST_WARPS = 12  # that multiply; one more fetches
+_LEAST_SHARE = 96  # of a cache's columns, for one program
+_IN_FLIGHT = 2  # slots of weights that are asked for at a time
 _OLDEST = (9, 0)  # compute capability that has copies in the background
+_PIECE = 4096  # rows whose folds are computed at a time
 
 
 @dataclass(frozen=True)
@@ -49,44 +50,50 @@ class Shape:
     @property
     def words(self) -> int:
         """Numbers that the programs tell each other in a layer, 8 bytes each."""
-        return 5 * self.width + self.inner + self.shares * self.width + -(-self.shares * self.heads // 2) * 2
+        return 5 * self.width + self.inner + self.shares * (self.width + 2 * self.heads)
 
     @functools.cached_property
-    def division(self) -> tuple[int, int, int] | None:
-        """Warps that multiply, and in how many parts they divide a product's D inputs, and F; None if none can.
+    def warps(self) -> int:
+        """How many multiply, each its part of the inputs, eight for a lane at a time; 0 if these cannot be divided.
 
-        A lane takes eight inputs at a time, and the parts' sums are added: a good division leaves few lanes idle.
+        Many, and few lanes without inputs.
         """
 
-        def cost(division: tuple[int, int, int]) -> float:
-            warps, split, inner_split = division
-            products = (3 * self.width, self.width, split), (self.width, self.width, split)
-            products += (self.inner, self.width, split), (self.width, self.inner, inner_split)
-            return sum(
-                -(-inputs // parts // (8 * _WARP)) * (-(-(-(-outputs // self.programs)) // (warps // parts)) + 3)
-                for outputs, inputs, parts in products
-            )
+        def cost(warps: int) -> float:
+            eights = self.width // (8 * warps)
+            across = 8 if eights > 4 else power_of_2(eights)
+            return -(-eights // across) * across / eights + (_MOST_WARPS - warps) / (2 * _MOST_WARPS)
 
-        divisions = [
-            (warps, split, inner_split)
-            for warps in range(4, _MOST_WARPS + 1)
-            for split in range(1, warps + 1)
-            for inner_split in range(1, warps + 1)
-            if not (warps % split or warps % inner_split or self.width % (8 * split) or self.inner % (8 * inner_split))
-        ]
-        return min(divisions, key=cost, default=None)
+        possible = [n for n in range(1, _MOST_WARPS + 1) if self.width % (8 * n) == self.inner % (8 * n) == 0]
+        return min(possible, key=cost, default=0)
+
+    def definitions(self, shared_bytes: int) -> dict[str, int]:
+        """What the kernel is compiled with, where a program has so much shared memory."""
+        return {
+            "WIDTH": self.width,
+            "HEADS": self.heads,
+            "INNER": self.inner,
+            "PROGRAMS": self.programs,
+            "SHARES": self.shares,
+            "LEAST_SHARE": _LEAST_SHARE,
+            "WARPS": self.warps,
+            "SHARED_BYTES": shared_bytes,
+            "SLOT_BYTES": max(16 * self.width, 4 * self.inner),  # eight rows; two of the widest matrix
+            "IN_FLIGHT": _IN_FLIGHT,
+            "IS_BFLOAT16": int(self.is_bfloat16),
+        }
 
 
-class _Arguments(ctypes.Structure):
-    """`Arguments` of the kernel."""
+class Arguments(ctypes.Structure):
+    """`Arguments` of the kernel: addresses of what is named so there, and numbers."""
 
     _fields_ = (
         *(
             (name, ctypes.c_void_p)
             for name in (
-                *("ids", "place", "state", "token_embedding", "position_embedding", "norms", "biases"),
-                *("attention_in", "attention_out", "mlp_in", "mlp_out", "head", "vocabulary_bias", "scales"),
-                *("keys", "values", "words", "logits", "summaries"),
+                *("ids", "place", "state", "token_embedding", "position_embedding", "norms"),
+                *("attention_in", "attention_out", "mlp_in", "mlp_out", "head", "folds", "head_folds"),
+                *("vocabulary_bias", "scales", "keys", "values", "words", "logits", "summaries"),
             )
         ),
         ("num_layers", ctypes.c_int),
@@ -99,44 +106,35 @@ class _Arguments(ctypes.Structure):
 
 
 class TokenKernel:
-    """The kernel with what it works on.
+    """The kernel, ready to be started.
 
     Args:
         shape: what it is compiled for; `can_run` has to allow it.
+        arguments: what it is given; whoever made them keeps what they point to.
         device: the GPU.
-        tensors: by their names in `Arguments`; the kernel's own memory is made here.
-        numbers: likewise.
     """
 
-    def __init__(
-        self, shape: Shape, device: torch.device, tensors: Mapping[str, Tensor], numbers: Mapping[str, float]
-    ) -> None:
-        self._shape, self._device = shape, device
+    def __init__(self, shape: Shape, arguments: Arguments, device: torch.device) -> None:
         self._function = _function(shape, device.index or 0)
-        own = {
-            "words": torch.zeros(int(numbers["num_layers"]) * shape.words, dtype=torch.int64, device=device),
-            "state": torch.tensor([1, 0], dtype=torch.int32, device=device),
-        }
-        self._tensors = {**tensors, **own}  # what the kernel was given an address of
-        addresses = {name: tensor.data_ptr() for name, tensor in self._tensors.items()}
-        self._arguments = _Arguments(**addresses, **numbers)
-        self._places = (ctypes.c_void_p * 1)(ctypes.addressof(self._arguments))
+        self._arguments, self._device = arguments, device
+        self._places = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
+        self._blocks = shape.programs, 1, 1, _WARP * (shape.warps + 1), 1, 1, _shared_bytes(device.index or 0)
 
     def start(self) -> None:
         """Read the token, on the stream that is in use."""
-        driver = _bindings("driver")
-        assert self._shape.division is not None
-        threads = _WARP * (self._shape.division[0] + 1)
         stream = torch.cuda.current_stream(self._device).cuda_stream
-        shared_bytes = _shared_bytes(self._device.index or 0)
-        grid = self._shape.programs, 1, 1
         places = ctypes.addressof(self._places)
-        _checked(driver.cuLaunchCooperativeKernel(self._function, *grid, threads, 1, 1, shared_bytes, stream, places))
+        _checked(_bindings("driver").cuLaunchCooperativeKernel(self._function, *self._blocks, stream, places))
+
+
+def kernel_source() -> bytes:
+    """The kernel in CUDA."""
+    return resources.files(__package__).joinpath("one_token.cu").read_bytes()
 
 
 def can_run(shape: Shape, device: torch.device) -> bool:
     """Whether the kernel can be compiled for this, and started: on a GPU of 2022 or later, by PyTorch 2.10 or later."""
-    if torch.cuda.get_device_capability(device) < _OLDEST or shape.division is None:
+    if torch.cuda.get_device_capability(device) < _OLDEST or shape.warps == 0:
         return False
     try:
         _function(shape, device.index or 0)
@@ -146,6 +144,29 @@ def can_run(shape: Shape, device: torch.device) -> bool:
         warn(f"the kernel for single texts cannot be used, which makes them slower: {error}")
         return False
     return True
+
+
+def folds(rows: Tensor, norm: nn.LayerNorm | None, bias: Tensor) -> Tensor:
+    """What a product's outputs need besides the norm's mean and deviation, as the kernel takes it.
+
+    Args:
+        rows: the matrix [out, in].
+        norm: what its inputs go through before; None gives 0 and the bias.
+        bias: [out].
+
+    Returns:
+        rows · the norm's weight, and rows · its bias + bias; float32 [out, 2].
+    """
+    if norm is None:
+        return torch.stack([torch.zeros_like(bias, dtype=torch.float32), bias.float()], 1)
+    # Not as a product of matrices, which may be allowed to round.
+    pieces = [
+        torch.stack([(piece.float() * vector.float()).sum(1) for vector in (norm.weight, norm.bias)], 1)
+        for piece in torch.split(rows, _PIECE)
+    ]
+    made = torch.cat(pieces)
+    made[:, 1] += bias.float()
+    return made
 
 
 def _bindings(name: str) -> ModuleType:
@@ -179,22 +200,10 @@ def _function(shape: Shape, index: int) -> Any:
         RuntimeError: it cannot be compiled.
     """
     driver, nvrtc = _bindings("driver"), _bindings("nvrtc")
-    given = {
-        "WIDTH": shape.width,
-        "HEADS": shape.heads,
-        "INNER": shape.inner,
-        "PROGRAMS": shape.programs,
-        "SHARES": shape.shares,
-        "IS_BFLOAT16": int(shape.is_bfloat16),
-        "LEAST_SHARE": _LEAST_SHARE,
-        **dict(zip(("WARPS", "SPLIT", "INNER_SPLIT"), shape.division or (), strict=True)),
-        "SHARED_BYTES": _shared_bytes(index),
-        "SLOT_BYTES": _SLOT_BYTES,
-    }
     major, minor = torch.cuda.get_device_capability(index)
-    options = [f"--gpu-architecture=sm_{major}{minor}", "--std=c++17", *(f"-D{name}={n}" for name, n in given.items())]
-    source = resources.files(__package__).joinpath("one_token.cu").read_bytes()
-    program = _checked(nvrtc.nvrtcCreateProgram(source, b"one_token.cu", 0, [], []))
+    options = [f"--gpu-architecture=sm_{major}{minor}", "--std=c++17", "--device-as-default-execution-space"]
+    options += [f"-D{name}={number}" for name, number in shape.definitions(_shared_bytes(index)).items()]
+    program = _checked(nvrtc.nvrtcCreateProgram(kernel_source(), b"one_token.cu", 0, [], []))
     _checked(nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options]))
     binary = bytes(_checked(nvrtc.nvrtcGetCUBINSize(program)))
     _checked(nvrtc.nvrtcGetCUBIN(program, binary))

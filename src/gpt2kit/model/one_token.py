@@ -7,10 +7,10 @@ Shapes: D model width, F width of the MLP, V vocabulary, P programs, L layers.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpt2kit.model.cache import KVCache
-from gpt2kit.model.cuda_token import Shape, TokenKernel, can_run
+from gpt2kit.model.cuda_token import Arguments, Shape, TokenKernel, can_run, folds
 from gpt2kit.model.gpt2 import GPT2, Block, Conv1D
 from gpt2kit.model.kernels import available, power_of_2
 
@@ -55,6 +55,9 @@ class TokenReader:
 
     Attributes:
         logits_1V: scores behind the last token read, float32.
+        summaries_4P: of each program's share of them: the greatest, the sum of e^(score - that), the greatest with
+            the bias, and which one it is, as an int32's bits.
+        shape: what the CUDA kernel is compiled for.
     """
 
     def __init__(
@@ -70,16 +73,10 @@ class TokenReader:
         config, device = model.config, model.device
         blocks = _blocks(model)
         self._cache, self._ids_1, self._column_1, self._bias_V = cache, ids_1, column_1, bias_V
-        self._config = config
+        self._model, self._config = model, config
         self._programs = programs or torch.cuda.get_device_properties(device).multi_processor_count
         self._embeddings = model.transformer.wte.weight, model.transformer.wpe.weight
-        self._norms = torch.cat(
-            [
-                vector
-                for norm in [*(each for block in blocks for each in (block.ln_1, block.ln_2)), model.transformer.ln_f]
-                for vector in (norm.weight, norm.bias)
-            ]
-        )
+        self._norms = torch.cat([vector for norm in _norms(model) for vector in (norm.weight, norm.bias)])
         self._biases = torch.cat([layer.bias for block in blocks for layer in _layers(block)])
         self._matrices = [
             _by_output([layer.weight for layer in same]) for same in zip(*map(_layers, blocks), strict=True)
@@ -94,8 +91,13 @@ class TokenReader:
         sizes = [D, D, self._shares * D, self._shares * config.n_head, config.inner_width]
         self._scratch = [torch.empty(size, device=device) for size in sizes]
         self.logits_1V = torch.empty(1, config.vocab_size, device=device)
-        self._summaries = torch.empty(4 * self._programs, device=device)
-        self._kernel = self._cuda_kernel()
+        self.summaries_4P = torch.empty(4, self._programs, device=device)
+        dtype = self._head.dtype
+        self.shape = Shape(D, config.n_head, config.inner_width, self._programs, dtype == torch.bfloat16)
+        self._kernel_tensors: dict[str, Tensor] = {}
+        self._kernel: TokenKernel | None = None
+        if device.type == "cuda" and dtype != torch.float32 and can_run(self.shape, device):
+            self._kernel = TokenKernel(self.shape, self.arguments(), device)
 
     def read(self) -> None:
         """Read the token: its keys and values go into the cache, and `logits_1V` is what may come next."""
@@ -124,7 +126,7 @@ class TokenReader:
             self._cache.values_LBHSK,
             *self._scratch,
             self.logits_1V,
-            self._summaries,
+            self.summaries_4P,
             config.n_layer,
             config.vocab_size,
             config.layer_norm_epsilon,
@@ -149,39 +151,46 @@ class TokenReader:
             launch_cooperative_grid=True,
         )
 
-    def _cuda_kernel(self) -> TokenKernel | None:
-        """The kernel in CUDA, which is quicker than that in Triton, where it runs."""
-        config, dtype, device = self._config, self._head.dtype, self.logits_1V.device
-        shape = Shape(config.n_embd, config.n_head, config.inner_width, self._programs, dtype == torch.bfloat16)
-        if device.type != "cuda" or dtype == torch.float32 or not can_run(shape, device):
-            return None
-        cache = self._cache
+    def arguments(self) -> Arguments:
+        """What the CUDA kernel is given; valid as long as this reader is there."""
+        config, cache, blocks = self._config, self._cache, _blocks(self._model)
+        shape, device = self.shape, self.logits_1V.device
         names = "attention_in", "attention_out", "mlp_in", "mlp_out"
-        tensors = {
+        matrices = dict(zip(names, self._matrices, strict=True))
+        layer_folds = [
+            folds(matrices[name][layer], norm, linear.bias)
+            for layer, block in enumerate(blocks)
+            for name, norm, linear in zip(names, (block.ln_1, None, block.ln_2, None), _layers(block), strict=True)
+        ]
+        no_bias_V = torch.zeros(config.vocab_size, device=device)
+        self._kernel_tensors = {
             "ids": self._ids_1,
             "place": self._column_1,
+            "state": torch.tensor([1, 0], dtype=torch.int32, device=device),
             "token_embedding": self._embeddings[0],
             "position_embedding": self._embeddings[1],
-            "norms": self._norms,
-            "biases": self._biases,
-            **dict(zip(names, self._matrices, strict=True)),
+            "norms": torch.cat([norm.weight for norm in _norms(self._model)]),
+            **matrices,
             "head": self._head,
+            "folds": torch.cat(layer_folds),
+            "head_folds": folds(self._head, self._model.transformer.ln_f, no_bias_V),
             "vocabulary_bias": self._bias_V,
             "scales": self._scales,
             "keys": cache.keys_LBHSK,
             "values": cache.values_LBHSK,
+            "words": torch.zeros(config.n_layer * shape.words, dtype=torch.int64, device=device),
             "logits": self.logits_1V,
-            "summaries": self._summaries,
+            "summaries": self.summaries_4P,
         }
-        numbers = {
-            "num_layers": config.n_layer,
-            "vocabulary": config.vocab_size,
-            "epsilon": config.layer_norm_epsilon,
-            "cache_layer": cache.keys_LBHSK.stride(0),
-            "cache_head": cache.keys_LBHSK.stride(2),
-            "cache_column": cache.keys_LBHSK.stride(3),
-        }
-        return TokenKernel(shape, device, tensors, numbers)
+        return Arguments(
+            **{name: tensor.data_ptr() for name, tensor in self._kernel_tensors.items()},
+            num_layers=config.n_layer,
+            vocabulary=config.vocab_size,
+            epsilon=config.layer_norm_epsilon,
+            cache_layer=cache.keys_LBHSK.stride(0),
+            cache_head=cache.keys_LBHSK.stride(2),
+            cache_column=cache.keys_LBHSK.stride(3),
+        )
 
     def choose_best(self, told_2: Tensor) -> None:
         """Choose the token to read next, the one of the greatest score; has to follow a `read`.
@@ -193,7 +202,7 @@ class TokenReader:
 
         triton_token.choose_best[(1,)](
             self.logits_1V,
-            self._summaries,
+            self.summaries_4P,
             self._ids_1,
             told_2,
             self._counter,
@@ -218,6 +227,12 @@ def _runs_together() -> bool:
 
 def _blocks(model: GPT2) -> list[Block]:
     return [block for block in model.transformer.h if isinstance(block, Block)]
+
+
+def _norms(model: GPT2) -> list[nn.LayerNorm]:
+    """All norms, in the order in which they are applied."""
+    of_blocks = [norm for block in _blocks(model) for norm in (block.ln_1, block.ln_2)]
+    return [*of_blocks, model.transformer.ln_f]
 
 
 def _layers(block: Block) -> tuple[Conv1D, ...]:
