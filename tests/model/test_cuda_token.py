@@ -14,7 +14,7 @@ from gpt2kit.model.cuda_token import Shape, kernel_source
 from gpt2kit.model.one_token import TokenReader
 
 HERE = Path(__file__).parent
-ROOM = 1 << 16  # bytes of shared memory
+ROOM = 1 << 18  # bytes of shared memory
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 

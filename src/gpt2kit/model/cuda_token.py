@@ -5,23 +5,21 @@ Shapes: D model width, F width of the MLP, L layers, V vocabulary.
 
 import ctypes
 import functools
+import math
 from dataclasses import dataclass
 from importlib import resources
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from gpt2kit.console import warn
-from gpt2kit.model.kernels import power_of_2
 
 _WARP = 32
 _MOST_WARPS = 12  # that multiply; one more fetches
-_LEAST_SHARE = 96  # of a cache's columns, for one program
-_IN_FLIGHT = 2  # slots of weights that are asked for at a time
+_LEAST_SHARE = 32  # of a cache's columns, for one program
+_SLOT_BYTES = 36864  # of weights at a time: 24 rows of GPT-2 124M
 _OLDEST = (9, 0)  # compute capability that has copies in the background
-_PIECE = 4096  # rows whose folds are computed at a time
 
 
 @dataclass(frozen=True)
@@ -50,22 +48,37 @@ class Shape:
     @property
     def words(self) -> int:
         """Numbers that the programs tell each other in a layer, 8 bytes each."""
-        return 5 * self.width + self.inner + self.shares * (self.width + 2 * self.heads)
+        return 5 * self.width + self.inner + self.shares * self.width + -(-self.shares * self.heads // 2) * 2
 
     @functools.cached_property
-    def warps(self) -> int:
-        """How many multiply, each its part of the inputs, eight for a lane at a time; 0 if these cannot be divided.
+    def division(self) -> tuple[int, int, int] | None:
+        """Warps that multiply, and in how many parts they divide a product's D inputs, and F; None if none can.
 
-        Many, and few lanes without inputs.
+        A lane takes eight inputs at a time, and the parts' sums are added: a good division leaves few lanes idle.
         """
 
-        def cost(warps: int) -> float:
-            eights = self.width // (8 * warps)
-            across = 8 if eights > 4 else power_of_2(eights)
-            return -(-eights // across) * across / eights + (_MOST_WARPS - warps) / (2 * _MOST_WARPS)
+        def cost(division: tuple[int, int, int]) -> int:
+            warps, split, inner_split = division
+            products = [
+                (3 * self.width, self.width, split),
+                (self.width, self.width, split),
+                (self.inner, self.width, split),
+                (self.width, self.inner, inner_split),
+            ]
+            return sum(
+                # Turns of the lanes, times rows and what is done once for all of them.
+                math.ceil(inputs / (parts * 8 * _WARP)) * (math.ceil(outputs / self.programs * parts / warps) + 3)
+                for outputs, inputs, parts in products
+            )
 
-        possible = [n for n in range(1, _MOST_WARPS + 1) if self.width % (8 * n) == self.inner % (8 * n) == 0]
-        return min(possible, key=cost, default=0)
+        divisions = [
+            (warps, split, inner_split)
+            for warps in range(1, _MOST_WARPS + 1)
+            for split in range(1, warps + 1)
+            for inner_split in range(1, warps + 1)
+            if not (warps % split or warps % inner_split or self.width % (8 * split) or self.inner % (8 * inner_split))
+        ]
+        return min(divisions, key=cost, default=None)
 
     def definitions(self, shared_bytes: int) -> dict[str, int]:
         """What the kernel is compiled with, where a program has so much shared memory."""
@@ -76,10 +89,9 @@ class Shape:
             "PROGRAMS": self.programs,
             "SHARES": self.shares,
             "LEAST_SHARE": _LEAST_SHARE,
-            "WARPS": self.warps,
+            **dict(zip(("WARPS", "SPLIT", "INNER_SPLIT"), self.division or (), strict=False)),
             "SHARED_BYTES": shared_bytes,
-            "SLOT_BYTES": max(16 * self.width, 4 * self.inner),  # eight rows; two of the widest matrix
-            "IN_FLIGHT": _IN_FLIGHT,
+            "SLOT_BYTES": _SLOT_BYTES,
             "IS_BFLOAT16": int(self.is_bfloat16),
         }
 
@@ -91,9 +103,9 @@ class Arguments(ctypes.Structure):
         *(
             (name, ctypes.c_void_p)
             for name in (
-                *("ids", "place", "state", "token_embedding", "position_embedding", "norms"),
-                *("attention_in", "attention_out", "mlp_in", "mlp_out", "head", "folds", "head_folds"),
-                *("vocabulary_bias", "scales", "keys", "values", "words", "logits", "summaries"),
+                *("ids", "place", "state", "token_embedding", "position_embedding", "norms", "biases"),
+                *("attention_in", "attention_out", "mlp_in", "mlp_out", "head", "vocabulary_bias", "scales"),
+                *("keys", "values", "words", "logits", "summaries"),
             )
         ),
         ("num_layers", ctypes.c_int),
@@ -118,7 +130,8 @@ class TokenKernel:
         self._function = _function(shape, device.index or 0)
         self._arguments, self._device = arguments, device
         self._places = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
-        self._blocks = shape.programs, 1, 1, _WARP * (shape.warps + 1), 1, 1, _shared_bytes(device.index or 0)
+        threads = _WARP * (shape.definitions(0)["WARPS"] + 1)
+        self._blocks = shape.programs, 1, 1, threads, 1, 1, _shared_bytes(device.index or 0)
 
     def start(self) -> None:
         """Read the token, on the stream that is in use."""
@@ -134,7 +147,7 @@ def kernel_source() -> bytes:
 
 def can_run(shape: Shape, device: torch.device) -> bool:
     """Whether the kernel can be compiled for this, and started: on a GPU of 2022 or later, by PyTorch 2.10 or later."""
-    if torch.cuda.get_device_capability(device) < _OLDEST or shape.warps == 0:
+    if torch.cuda.get_device_capability(device) < _OLDEST or shape.division is None:
         return False
     try:
         _function(shape, device.index or 0)
@@ -144,29 +157,6 @@ def can_run(shape: Shape, device: torch.device) -> bool:
         warn(f"the kernel for single texts cannot be used, which makes them slower: {error}")
         return False
     return True
-
-
-def folds(rows: Tensor, norm: nn.LayerNorm | None, bias: Tensor) -> Tensor:
-    """What a product's outputs need besides the norm's mean and deviation, as the kernel takes it.
-
-    Args:
-        rows: the matrix [out, in].
-        norm: what its inputs go through before; None gives 0 and the bias.
-        bias: [out].
-
-    Returns:
-        rows · the norm's weight, and rows · its bias + bias; float32 [out, 2].
-    """
-    if norm is None:
-        return torch.stack([torch.zeros_like(bias, dtype=torch.float32), bias.float()], 1)
-    # Not as a product of matrices, which may be allowed to round.
-    pieces = [
-        torch.stack([(piece.float() * vector.float()).sum(1) for vector in (norm.weight, norm.bias)], 1)
-        for piece in torch.split(rows, _PIECE)
-    ]
-    made = torch.cat(pieces)
-    made[:, 1] += bias.float()
-    return made
 
 
 def _bindings(name: str) -> ModuleType:

@@ -2,19 +2,15 @@
 // `gpt2kit.model.cuda_token` compiles and starts it; `gpt2kit.model.one_token` says what it is for.
 //
 // Each program is one multiprocessor's, and owns some outputs of every matrix. A warp of it fetches the weights of
-// these outputs, far ahead, from the first layer to the scores: it depends on nothing. The others multiply, each its
-// part of the inputs. What a program computes, all others need: it is written together with the number of the token it
-// belongs to, 8 bytes at once, and whoever needs it looks until it is there. Nobody has to wait for more than that, and
-// no place is written twice in a token.
+// these outputs, far ahead, from the first layer to the scores: it depends on nothing. The others multiply. What a
+// program computes, all others need: it is written together with the number of the token it belongs to, 8 bytes at
+// once, and whoever needs it looks until it is there. Nobody has to wait for more than that, and no place is written
+// twice in a token.
 //
-// A norm needs no step of its own. With its weight g and bias b, the mean m and the deviation s of x, a row w gives
-//     w ((x - m) / s g + b) = (w (g x) - m (w g)) / s + w b
-// where w g and w b, its `folds`, do not depend on the token.
-//
-// Given when it is compiled: WIDTH of the model, HEADS, INNER width of the MLP, PROGRAMS, SHARES of a cache's columns
-// at most, LEAST_SHARE of columns, WARPS that multiply, SHARED_BYTES of shared memory, SLOT_BYTES of it for weights at
-// a time, IN_FLIGHT of which are asked for at a time, IS_BFLOAT16 or float16. Functions are a GPU's where nothing else
-// is said.
+// Given when it is compiled: WIDTH of the model, HEADS, INNER width of the MLP, PROGRAMS, SHARES of a cache's columns at
+// most, LEAST_SHARE of columns, WARPS that multiply, SPLIT and INNER_SPLIT (parts of a product's inputs, each for other
+// warps), SHARED_BYTES of shared memory, SLOT_BYTES of it for weights at a time, IS_BFLOAT16 or float16. Functions are
+// a GPU's where nothing else is said.
 
 typedef unsigned int uint;
 typedef unsigned long long Word;  // eight bytes: a number with the token it belongs to, or a barrier
@@ -23,8 +19,43 @@ typedef unsigned short half;
 constexpr int LANES = 32;
 constexpr int THREADS = LANES * WARPS;  // that multiply; one more warp fetches
 constexpr int HEAD_WIDTH = WIDTH / HEADS;
-constexpr int NEIGHBOURS = HEAD_WIDTH / 8;  // lanes for a head's eights
+constexpr int MOST_ROWS = 32;  // of a matrix at a time
 constexpr float LOWEST = -1e30f;
+// Outputs of a matrix that a program owns; fewer, or none, for the last ones.
+constexpr int QKV_SHARE = (3 * WIDTH + PROGRAMS - 1) / PROGRAMS, OUT_SHARE = (WIDTH + PROGRAMS - 1) / PROGRAMS;
+constexpr int INNER_SHARE = (INNER + PROGRAMS - 1) / PROGRAMS;
+
+// What the programs tell each other, for each layer.
+constexpr int QKV = 0, PARTS = QKV + 3 * WIDTH, PART_LOGS = PARTS + SHARES * WIDTH;
+constexpr int ATTENDED = PART_LOGS + (SHARES * HEADS + 1) / 2 * 2, HIDDEN = ATTENDED + WIDTH, LAYER_OUT = HIDDEN + INNER;
+constexpr int LAYER_WORDS = LAYER_OUT + WIDTH;
+
+struct alignas(16) Exchange {
+    float residual[WIDTH];
+    float inputs[INNER > WIDTH ? INNER : WIDTH];
+    float qkv[3 * HEAD_WIDTH];
+    float share_logs[SHARES * HEADS + 1];
+    float sums[2][MOST_ROWS * (SPLIT > INNER_SPLIT ? SPLIT : INNER_SPLIT)];
+    float2 moments[WARPS];
+    float attended[WARPS][HEAD_WIDTH];
+    float2 attended_logs[WARPS];
+};
+
+constexpr int SLOTS = (SHARED_BYTES - sizeof(Exchange)) / (SLOT_BYTES + 2 * sizeof(Word));
+static_assert(SLOTS >= 2, "no room for weights");
+
+struct alignas(16) Shared : Exchange {
+    unsigned char weights[SLOTS][SLOT_BYTES];
+    Word is_full[SLOTS], is_empty[SLOTS];
+};
+
+// The weights that are in use or come next: the same sequence for the warp that fetches and those that multiply.
+struct Ring {
+    uint slot = 0, round = 0;
+    void advance() {
+        if (++slot == SLOTS) slot = 0, round++;
+    }
+};
 
 #ifndef ON_CPU  // where the tests run this, with all of this by other means
 
@@ -118,74 +149,6 @@ float upper_float(uint two) {
 #endif
 }
 
-constexpr int shared_out(int among, int count) { return (count + among - 1) / among; }
-constexpr int greater(int a, int b) { return a > b ? a : b; }
-
-// Outputs of a matrix that a program owns; fewer, or none, for the last ones.
-constexpr int QKV_SHARE = shared_out(PROGRAMS, 3 * WIDTH), OUT_SHARE = shared_out(PROGRAMS, WIDTH);
-constexpr int INNER_SHARE = shared_out(PROGRAMS, INNER), HEAD_SHARE = 24;  // of the head so many at a time
-
-// What the programs tell each other, for each layer.
-constexpr int QKV = 0, PARTS = QKV + 3 * WIDTH, PART_LOGS = PARTS + SHARES * WIDTH;
-constexpr int ATTENDED = PART_LOGS + 2 * SHARES * HEADS, HIDDEN = ATTENDED + WIDTH, LAYER_OUT = HIDDEN + INNER;
-constexpr int LAYER_WORDS = LAYER_OUT + WIDTH;
-
-// The folds of a layer, by output: w g and w b with the bias; without a norm 0 and the bias.
-constexpr int OUT_FOLDS = 3 * WIDTH, LAYER_FOLDS = OUT_FOLDS + WIDTH + INNER + WIDTH;
-
-// Lanes that take so many eights in turns: a power of two, with few left without.
-constexpr int lanes_for(int eights) {
-    if (eights <= 4) return eights > 2 ? 4 : eights;
-    return eights > 8 && shared_out(16, eights) * 2 <= shared_out(8, eights) ? 16 : 8;
-}
-
-// How the inputs of a product are divided: a part for each warp, eight for each lane at a time, and the lanes that are
-// left take other rows.
-template <int COUNT>
-struct Part {
-    static constexpr int EIGHTS = COUNT / 8 / WARPS, ACROSS = lanes_for(EIGHTS);
-    static constexpr int STEPS = shared_out(ACROSS, EIGHTS), DOWN = LANES / ACROSS;
-    static constexpr int ROWS = SLOT_BYTES / (2 * COUNT), EACH = shared_out(DOWN, ROWS);  // of a slot; of a lane
-    static_assert(COUNT % (8 * WARPS) == 0 && ROWS > 0, "a product cannot be divided so");
-
-    static bool has(int step) { return threadIdx.x % ACROSS + step * ACROSS < EIGHTS; }
-    // Which eight of all inputs.
-    static int place(int step) {
-        return threadIdx.x / LANES * EIGHTS + threadIdx.x % ACROSS + step * ACROSS;
-    }
-    static int row(int each) { return threadIdx.x % LANES / ACROSS + each * DOWN; }
-};
-
-constexpr int slots_of(int rows, int at_a_time) { return shared_out(at_a_time, rows) * at_a_time; }
-constexpr int MOST_ROWS = greater(
-    greater(slots_of(greater(QKV_SHARE, HEAD_SHARE), Part<WIDTH>::ROWS), slots_of(INNER_SHARE, Part<WIDTH>::ROWS)),
-    slots_of(OUT_SHARE, Part<INNER>::ROWS));
-
-struct alignas(16) Exchange {
-    float sums[2][WARPS][MOST_ROWS];
-    float2 moments[2][WARPS];
-    float attended[WARPS][HEAD_WIDTH];
-    float2 attended_logs[WARPS];
-};
-
-static_assert(greater(QKV_SHARE, INNER_SHARE) <= THREADS, "too few programs");
-
-constexpr int SLOTS = (SHARED_BYTES - sizeof(Exchange)) / (SLOT_BYTES + 2 * sizeof(Word));
-static_assert(SLOTS > IN_FLIGHT, "no room for weights");
-
-struct alignas(16) Shared : Exchange {
-    unsigned char weights[SLOTS][SLOT_BYTES];
-    Word is_full[SLOTS], is_empty[SLOTS];
-};
-
-// The weights that are in use or come next: the same sequence for the warp that fetches and those that multiply.
-struct Ring {
-    uint slot = 0, round = 0;
-    void advance() {
-        if (++slot == SLOTS) slot = 0, round++;
-    }
-};
-
 void to_floats(uint4 eight, float *floats) {
     const uint twos[4] = {eight.x, eight.y, eight.z, eight.w};
 #pragma unroll
@@ -195,10 +158,10 @@ void to_floats(uint4 eight, float *floats) {
     }
 }
 
-// Where a vector's element is told: what the lanes ask for at once lies side by side.
-template <int COUNT>
-int in_words(int at) {
-    return at % 8 / 2 * (COUNT / 4) + at / 8 * 2 + at % 2;
+float sum_of_warp(float x) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
+    return x;
 }
 
 // A number and the token it belongs to.
@@ -231,223 +194,201 @@ void hear(ulonglong2 (&words)[COUNT], uint token, Place place) {
     }
 }
 
-// An eight of a vector.
+// Where a vector's element lies in shared memory, so that each lane reads eight in a row without a conflict.
 template <int COUNT>
-void hear_eight(const Word *words, uint token, int place, float *floats) {
-    ulonglong2 seen[4];
-    hear(seen, token, [&](int i) { return words + i * (COUNT / 4) + place * 2; });
-#pragma unroll
-    for (int i = 0; i < 4; i++) *reinterpret_cast<float2 *>(floats + 2 * i) = told(seen[i]);
+int in_shared(int at) {
+    return at / 4 % 2 * (COUNT / 2) + at / 8 * 4 + at % 4;
 }
 
-// A lane's inputs of a product.
+// Numbers that all programs told, into shared memory; sum and sum of squares of those that this thread saw.
 template <int COUNT>
-struct Inputs {
-    typedef Part<COUNT> Divided;
-    float values[Divided::STEPS * 8];
-
-    void hear_all(const Word *words, uint token) {
-        ulonglong2 seen[Divided::STEPS * 4];
-        hear(seen, token, [&](int i) {
-            const Word *two = words + i % 4 * (COUNT / 4) + Divided::place(i / 4) * 2;
-            return Divided::has(i / 4) ? two : nullptr;
-        });
+float2 gather(const Word *words, uint token, float *to) {
+    constexpr int EACH = (COUNT / 2 + THREADS - 1) / THREADS;
+    ulonglong2 seen[EACH];
+    float2 moments = {0.0f, 0.0f};
+    hear(seen, token, [&](int i) {
+        const int pair = threadIdx.x + i * THREADS;
+        return pair < COUNT / 2 ? words + 2 * pair : nullptr;
+    });
 #pragma unroll
-        for (int i = 0; i < Divided::STEPS * 4; i++) {
-            const float2 two = told(seen[i]);
-            values[2 * i] = two.x;
-            values[2 * i + 1] = two.y;
-        }
+    for (int i = 0; i < EACH; i++) {
+        const int pair = threadIdx.x + i * THREADS;
+        if (pair >= COUNT / 2) break;
+        const float2 values = told(seen[i]);
+        *reinterpret_cast<float2 *>(to + in_shared<COUNT>(2 * pair)) = values;
+        moments.x += values.x + values.y;
+        moments.y += values.x * values.x + values.y * values.y;
     }
+    return moments;
+}
 
-    // The heads' attention to all columns, from that to shares of them.
-    void hear_attended(const Word *parts, const Word *logs, uint token, int num_shares) {
-        constexpr int AT_ONCE = 3, EACH = 5;  // shares; pairs of numbers of each
+// Inputs of a product: the part that a lane of this warp multiplies, eight at a time.
+template <int COUNT, int PARTS_OF_IT>
+struct Slice {
+    static constexpr int LENGTH = COUNT / PARTS_OF_IT, EIGHTS = LENGTH / 8, STEPS = (EIGHTS + LANES - 1) / LANES;
+    static_assert(LENGTH % 8 == 0 && WARPS % PARTS_OF_IT == 0, "inputs or warps cannot be divided so");
+    float values[STEPS * 8];
+
+    static bool has(int step) {
+        return EIGHTS % LANES == 0 || threadIdx.x % LANES + step * LANES < EIGHTS;
+    }
+    // Which eight of all inputs.
+    static int place(int step) {
+        return threadIdx.x / LANES % PARTS_OF_IT * EIGHTS + threadIdx.x % LANES + step * LANES;
+    }
+    void read(const float *inputs) {
 #pragma unroll
-        for (int step = 0; step < Divided::STEPS; step++) {
-            float highest = LOWEST, total = 0.0f, *sum = values + step * 8;
-            const int head = Divided::place(step) / NEIGHBOURS;
-#pragma unroll
-            for (int i = 0; i < 8; i++) sum[i] = 0.0f;
-            if (!Divided::has(step)) continue;
-            for (int first = 0; first < num_shares; first += AT_ONCE) {
-                ulonglong2 seen[AT_ONCE * EACH];
-                hear(seen, token, [&](int i) -> const Word * {
-                    const int share = first + i / EACH, pair = i % EACH;
-                    if (share >= num_shares) return nullptr;
-                    if (pair == 4) return logs + 2 * (share * HEADS + head);
-                    return parts + share * WIDTH + pair * (WIDTH / 4) + Divided::place(step) * 2;
-                });
-#pragma unroll
-                for (int share = 0; share < AT_ONCE; share++) {
-                    if (first + share >= num_shares) break;
-                    const float log = told(seen[share * EACH + 4]).x, higher = fmaxf(highest, log);
-                    const float shrink = exp2f(highest - higher), weight = exp2f(log - higher);
-                    highest = higher;
-                    total = total * shrink + weight;
-#pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        const float2 part = told(seen[share * EACH + i]);
-                        sum[2 * i] = sum[2 * i] * shrink + weight * part.x;
-                        sum[2 * i + 1] = sum[2 * i + 1] * shrink + weight * part.y;
-                    }
-                }
+        for (int step = 0; step < STEPS; step++) {
+            float4 four[2] = {make_float4(0.0f, 0.0f, 0.0f, 0.0f), make_float4(0.0f, 0.0f, 0.0f, 0.0f)};
+            if (has(step)) {
+                four[0] = *reinterpret_cast<const float4 *>(inputs + place(step) * 4);
+                four[1] = *reinterpret_cast<const float4 *>(inputs + COUNT / 2 + place(step) * 4);
             }
 #pragma unroll
-            for (int i = 0; i < 8; i++) sum[i] /= total;
+            for (int i = 0; i < 2; i++) {
+                values[step * 8 + i * 4] = four[i].x;
+                values[step * 8 + i * 4 + 1] = four[i].y;
+                values[step * 8 + i * 4 + 2] = four[i].z;
+                values[step * 8 + i * 4 + 3] = four[i].w;
+            }
+        }
+    }
+};
+
+typedef Slice<WIDTH, SPLIT> ModelSlice;
+typedef Slice<INNER, INNER_SPLIT> InnerSlice;
+
+// Weight and bias of a norm, for the inputs of a lane; asked for before they are needed.
+struct Norm {
+    uint4 scale[ModelSlice::STEPS], shift[ModelSlice::STEPS];
+
+    void fetch(const half *weights) {
+#pragma unroll
+        for (int step = 0; step < ModelSlice::STEPS; step++) {
+            if (!ModelSlice::has(step)) continue;
+            scale[step] = reinterpret_cast<const uint4 *>(weights)[ModelSlice::place(step)];
+            shift[step] = reinterpret_cast<const uint4 *>(weights + WIDTH)[ModelSlice::place(step)];
         }
     }
 
-    // Sum and sum of squares; and each input times the norm's weight.
-    float2 scale(const uint4 (&weights)[Divided::STEPS]) {
-        float2 moments = {0.0f, 0.0f};
+    // The residual, which has just been gathered, after the norm. All threads of the program that multiply meet.
+    void apply(Shared &shared, float2 moments, float epsilon, ModelSlice &normed) const {
+        moments.x = sum_of_warp(moments.x);
+        moments.y = sum_of_warp(moments.y);
+        if (threadIdx.x % LANES == 0) shared.moments[threadIdx.x / LANES] = moments;
+        meet();
+        float2 total = {0.0f, 0.0f};
 #pragma unroll
-        for (int step = 0; step < Divided::STEPS; step++) {
-            float eight[8];
-            to_floats(weights[step], eight);
+        for (int warp = 0; warp < WARPS; warp++) {
+            total.x += shared.moments[warp].x;
+            total.y += shared.moments[warp].y;
+        }
+        const float mean = total.x / WIDTH;
+        const float inverse = rsqrtf(total.y / WIDTH - mean * mean + epsilon);
+        normed.read(shared.residual);
+#pragma unroll
+        for (int step = 0; step < ModelSlice::STEPS; step++) {
+            float scales[8], shifts[8];
+            if (!ModelSlice::has(step)) continue;
+            to_floats(scale[step], scales);
+            to_floats(shift[step], shifts);
 #pragma unroll
             for (int i = 0; i < 8; i++) {
-                float &value = values[step * 8 + i];
-                moments.x += value;
-                moments.y += value * value;
-                value *= eight[i];
+                float &value = normed.values[step * 8 + i];
+                value = (value - mean) * inverse * scales[i] + shifts[i];
             }
         }
-        return moments;
     }
 };
 
-typedef uint4 NormWeights[Part<WIDTH>::STEPS];
+constexpr int least(int a, int b) { return a < b ? a : b; }
 
-void fetch_norm(const half *weights, NormWeights &to) {
-#pragma unroll
-    for (int step = 0; step < Part<WIDTH>::STEPS; step++) {
-        to[step] = make_uint4(0, 0, 0, 0);
-        if (Part<WIDTH>::has(step)) to[step] = reinterpret_cast<const uint4 *>(weights)[Part<WIDTH>::place(step)];
+// A matrix of so many inputs, of which each program owns SHARE outputs: how many of these fit into a slot.
+template <int COUNT, int SHARE>
+constexpr int rows_at_a_time() {
+    return least(least(SHARE, MOST_ROWS), SLOT_BYTES / (2 * COUNT));
+}
+
+// Ask for the rows of a matrix that this program owns, as fast as there is room.
+template <int COUNT, int SHARE>
+void fetch_rows(Shared &shared, Ring &ring, const half *matrix, int first, int last) {
+    constexpr int ROWS = rows_at_a_time<COUNT, SHARE>();
+    for (int start = first; start < last; start += ROWS) {
+        const uint bytes = min(ROWS, last - start) * COUNT * 2;
+        if (ring.round > 0) wait_for(&shared.is_empty[ring.slot], (ring.round - 1) & 1);
+        const half *from = matrix + static_cast<size_t>(start) * COUNT;
+        copy(shared.weights[ring.slot], from, bytes, &shared.is_full[ring.slot]);
+        ring.advance();
     }
 }
 
-// The warp that fetches.
-struct Fetcher {
-    Shared &shared;
-    Ring next, landing;
-    int num_in_flight = 0;
-
-    // Ask for the rows of a matrix that this program owns, as fast as there is room. More in flight than memory needs
-    // to be busy would only make the words of the other programs late.
-    template <int COUNT>
-    void fetch(const half *matrix, int first, int last) {
-        constexpr int ROWS = Part<COUNT>::ROWS;
-        for (int start = first; start < last; start += ROWS) {
-            const uint bytes = min(ROWS, last - start) * COUNT * 2;
-            if (num_in_flight++ >= IN_FLIGHT) {
-                wait_for(&shared.is_full[landing.slot], landing.round & 1);
-                landing.advance();
-            }
-            if (next.round > 0) wait_for(&shared.is_empty[next.slot], (next.round - 1) & 1);
-            const half *from = matrix + static_cast<size_t>(start) * COUNT;
-            copy(shared.weights[next.slot], from, bytes, &shared.is_full[next.slot]);
-            next.advance();
-        }
-    }
-};
-
-// A warp that multiplies.
-struct Multiplier {
-    Shared &shared;
-    float epsilon;
-    Ring ring;
+// Each of the rows that this program owns times the inputs, with its bias: `finish(row, sum)` by one thread each.
+template <int SHARE, int COUNT, int PARTS_OF_IT, typename Finish>
+void multiply(
+    Shared &shared, Ring &ring, const Slice<COUNT, PARTS_OF_IT> &inputs, const half *biases, int first, int last,
+    Finish finish) {
+    typedef Slice<COUNT, PARTS_OF_IT> Part;
+    constexpr int ROWS = rows_at_a_time<COUNT, SHARE>(), GROUPS = WARPS / PARTS_OF_IT;
+    constexpr int EACH = (ROWS + GROUPS - 1) / GROUPS;
+    const int warp = threadIdx.x / LANES, lane = threadIdx.x % LANES;
+    const int part = warp % PARTS_OF_IT, group = warp / PARTS_OF_IT;
     int turn = 0;
-
-    // Rows first to last of a matrix, SHARE at most, times the inputs; with folds: `finish(row, sum)` by a thread each.
-    template <int SHARE, bool IS_NORMED, int COUNT, typename Finish>
-    void multiply(
-        const Inputs<COUNT> &inputs, float2 moments, const float2 *folds, int first, int last, Finish finish) {
-        typedef Part<COUNT> Divided;
-        constexpr int SLOTS_NEEDED = shared_out(Divided::ROWS, SHARE), EACH = Divided::EACH;
-        const int warp = threadIdx.x / LANES, own = first + static_cast<int>(threadIdx.x);
-        const float2 fold = own < last ? folds[own] : make_float2(0.0f, 0.0f);
-        float sum[SLOTS_NEEDED][EACH] = {};
+    for (int start = first; start < last; start += ROWS) {
+        const int rows = min(ROWS, last - start);
+        const uint4 *weights = reinterpret_cast<const uint4 *>(shared.weights[ring.slot]);
+        const int own = start + static_cast<int>(threadIdx.x);
+        const bool has_own = threadIdx.x < rows;
+        const float bias = has_own && biases != nullptr ? lower_float(biases[own]) : 0.0f;
+        float sum[EACH] = {};
+        wait_for(&shared.is_full[ring.slot], ring.round & 1);
 #pragma unroll
-        for (int i = 0; i < SLOTS_NEEDED; i++) {
-            if (first + i * Divided::ROWS >= last) break;
-            const uint4 *weights = reinterpret_cast<const uint4 *>(shared.weights[ring.slot]);
-            wait_for(&shared.is_full[ring.slot], ring.round & 1);
+        for (int step = 0; step < Part::STEPS; step++) {
+            if (!Part::has(step)) continue;
 #pragma unroll
-            for (int step = 0; step < Divided::STEPS; step++) {
+            for (int each = 0; each < EACH; each++) {
+                // Beyond the rows there is room, or the last one again; what comes of it is left out.
+                const int row = min(group + each * GROUPS, ROWS - 1);
+                float eight[8];
+                to_floats(weights[row * (COUNT / 8) + Part::place(step)], eight);
 #pragma unroll
-                for (int each = 0; each < EACH; each++) {
-                    // Beyond the rows is something else, or the last one again; it is left out in the end.
-                    const int row = min(Divided::row(each), Divided::ROWS - 1);
-                    uint4 weight = make_uint4(0, 0, 0, 0);
-                    float eight[8];
-                    if (Divided::has(step)) weight = weights[row * (COUNT / 8) + Divided::place(step)];
-                    to_floats(weight, eight);
-#pragma unroll
-                    for (int j = 0; j < 8; j++) sum[i][each] += eight[j] * inputs.values[step * 8 + j];
-                }
-            }
-            __syncwarp();
-            if (threadIdx.x % LANES == 0) arrive(&shared.is_empty[ring.slot]);
-            ring.advance();
-        }
-#pragma unroll
-        for (int distance = Divided::ACROSS / 2; distance > 0; distance /= 2) {
-#pragma unroll
-            for (int i = 0; i < SLOTS_NEEDED; i++) {
-#pragma unroll
-                for (int each = 0; each < EACH; each++) sum[i][each] += __shfl_xor_sync(~0u, sum[i][each], distance);
-            }
-            if (IS_NORMED) {
-                moments.x += __shfl_xor_sync(~0u, moments.x, distance);
-                moments.y += __shfl_xor_sync(~0u, moments.y, distance);
+                for (int i = 0; i < 8; i++) sum[each] += eight[i] * inputs.values[step * 8 + i];
             }
         }
-        if (threadIdx.x % Divided::ACROSS == 0) {
+        __syncwarp();
+        if (lane == 0) arrive(&shared.is_empty[ring.slot]);
+        ring.advance();
 #pragma unroll
-            for (int i = 0; i < SLOTS_NEEDED; i++) {
+        for (int distance = 16; distance > 0; distance /= 2) {
 #pragma unroll
-                for (int each = 0; each < EACH; each++) {
-                    const int row = Divided::row(each);
-                    if (row < Divided::ROWS) shared.sums[turn][warp][i * Divided::ROWS + row] = sum[i][each];
-                }
-            }
-            if (IS_NORMED && threadIdx.x % LANES == 0) shared.moments[turn][warp] = moments;
+            for (int each = 0; each < EACH; each++) sum[each] += __shfl_xor_sync(~0u, sum[each], distance);
+        }
+#pragma unroll
+        for (int each = 0; each < EACH; each++) {
+            const int row = group + each * GROUPS;
+            if (lane == each && row < rows) shared.sums[turn][row * PARTS_OF_IT + part] = sum[each];
         }
         meet();
-        if (own < last) {
-            float of_all = 0.0f;
-            float2 total = {0.0f, 0.0f};
+        if (has_own) {
+            float of_all = bias;
 #pragma unroll
-            for (int i = 0; i < WARPS; i++) {
-                of_all += shared.sums[turn][i][threadIdx.x];
-                if (IS_NORMED) {
-                    total.x += shared.moments[turn][i].x;
-                    total.y += shared.moments[turn][i].y;
-                }
-            }
-            if (IS_NORMED) {
-                const float mean = total.x / WIDTH;
-                of_all = (of_all - mean * fold.x) * rsqrtf(total.y / WIDTH - mean * mean + epsilon);
-            }
-            finish(own, of_all + fold.y);
+            for (int i = 0; i < PARTS_OF_IT; i++) of_all += shared.sums[turn][threadIdx.x * PARTS_OF_IT + i];
+            finish(own, of_all);
         }
-        turn ^= 1;  // some warps may be about to read those sums yet
+        turn ^= 1;
     }
-};
+}
 
-// A head's attention to some columns, up to `end`; the last one of all has just been computed, and may be among them.
+// A head's attention to some columns, up to `end`, of which the last one of all has just been computed.
 void attend(
-    Shared &shared, const Word *qkv, Word *parts, Word *part_log, uint token, const half *keys, const half *values,
+    Shared &shared, const Word *qkv, Word *part, Word *part_log, uint token, const half *keys, const half *values,
     int head, int begin, int end, int column, long cache_column, float scale) {
-    constexpr int AT_A_TIME = THREADS / NEIGHBOURS, DEPTH = 2;
+    constexpr int NEIGHBOURS = HEAD_WIDTH / 8, AT_A_TIME = THREADS / NEIGHBOURS, DEPTH = 4;
     static_assert(HEAD_WIDTH % 8 == 0 && LANES % NEIGHBOURS == 0, "a head's width is none that can be divided so");
     const int warp = threadIdx.x / LANES, lane = threadIdx.x % LANES, eighth = lane % NEIGHBOURS;
-    const int place = head * NEIGHBOURS + eighth;
     float query[8], sum[8] = {}, highest = LOWEST, total = 0.0f;
     for (int base = begin; base < end; base += DEPTH * AT_A_TIME) {
         uint4 key[DEPTH], value[DEPTH];
-        float score[DEPTH], higher = highest;
+        float score[DEPTH];
 #pragma unroll
         for (int i = 0; i < DEPTH; i++) {
             const int at = base + i * AT_A_TIME + static_cast<int>(threadIdx.x) / NEIGHBOURS;
@@ -457,36 +398,42 @@ void attend(
             value[i] = *reinterpret_cast<const uint4 *>(values + at * cache_column + eighth * 8);
         }
         if (base == begin) {
-            hear_eight<WIDTH>(qkv, token, place, query);
+            constexpr int EACH = (3 * HEAD_WIDTH / 2 + THREADS - 1) / THREADS;
+            ulonglong2 seen[EACH];
+            hear(seen, token, [&](int i) {
+                const int at = 2 * (threadIdx.x + i * THREADS);
+                const Word *word = qkv + at / HEAD_WIDTH * WIDTH + head * HEAD_WIDTH + at % HEAD_WIDTH;
+                return at < 3 * HEAD_WIDTH ? word : nullptr;
+            });
 #pragma unroll
-            for (int i = 0; i < 8; i++) query[i] *= scale;
+            for (int i = 0; i < EACH; i++) {
+                const int at = 2 * (threadIdx.x + i * THREADS);
+                if (at < 3 * HEAD_WIDTH) *reinterpret_cast<float2 *>(shared.qkv + at) = told(seen[i]);
+            }
+            meet();
+#pragma unroll
+            for (int i = 0; i < 8; i++) query[i] = shared.qkv[eighth * 8 + i] * scale;
         }
 #pragma unroll
         for (int i = 0; i < DEPTH; i++) {
             const int at = base + i * AT_A_TIME + static_cast<int>(threadIdx.x) / NEIGHBOURS;
-            float key_eight[8], value_eight[8];
+            float eight[8];
             score[i] = LOWEST;
             if (base + i * AT_A_TIME >= end) continue;
-            to_floats(key[i], key_eight);
-            if (at == column) {
-                hear_eight<WIDTH>(qkv + WIDTH, token, place, key_eight);
-                hear_eight<WIDTH>(qkv + 2 * WIDTH, token, place, value_eight);
-                uint *twos = reinterpret_cast<uint *>(&value[i]);
-#pragma unroll
-                for (int j = 0; j < 4; j++)
-                    twos[j] = to_half(value_eight[2 * j]) | static_cast<uint>(to_half(value_eight[2 * j + 1])) << 16;
-            }
+            to_floats(key[i], eight);
             score[i] = 0.0f;
 #pragma unroll
-            for (int j = 0; j < 8; j++) score[i] += query[j] * key_eight[j];
+            for (int j = 0; j < 8; j++)
+                score[i] += query[j] * (at == column ? shared.qkv[HEAD_WIDTH + eighth * 8 + j] : eight[j]);
 #pragma unroll
             for (int distance = 1; distance < NEIGHBOURS; distance *= 2)
                 score[i] += __shfl_xor_sync(~0u, score[i], distance);
             if (at >= end) score[i] = LOWEST;
-            higher = fmaxf(higher, score[i]);
         }
+        float higher = highest;
+#pragma unroll
+        for (int i = 0; i < DEPTH; i++) higher = fmaxf(higher, score[i]);
         const float shrink = exp2f(highest - higher);
-        highest = higher;
         total *= shrink;
 #pragma unroll
         for (int j = 0; j < 8; j++) sum[j] *= shrink;
@@ -494,23 +441,25 @@ void attend(
         for (int i = 0; i < DEPTH; i++) {
             const int at = base + i * AT_A_TIME + static_cast<int>(threadIdx.x) / NEIGHBOURS;
             if (at >= end) continue;
-            const float weight = exp2f(score[i] - highest);
+            const float weight = exp2f(score[i] - higher);
             float eight[8];
             to_floats(value[i], eight);
             total += weight;
 #pragma unroll
-            for (int j = 0; j < 8; j++) sum[j] += weight * eight[j];
+            for (int j = 0; j < 8; j++)
+                sum[j] += weight * (at == column ? shared.qkv[2 * HEAD_WIDTH + eighth * 8 + j] : eight[j]);
         }
+        highest = higher;
     }
     // Lanes that had other columns, then warps.
 #pragma unroll
     for (int distance = NEIGHBOURS; distance < LANES; distance *= 2) {
         const float other = __shfl_xor_sync(~0u, highest, distance), higher = fmaxf(highest, other);
         const float own_share = exp2f(highest - higher), share = exp2f(other - higher);
-        highest = higher;
         total = total * own_share + __shfl_xor_sync(~0u, total, distance) * share;
 #pragma unroll
         for (int j = 0; j < 8; j++) sum[j] = sum[j] * own_share + __shfl_xor_sync(~0u, sum[j], distance) * share;
+        highest = higher;
     }
     if (lane < NEIGHBOURS) {
 #pragma unroll
@@ -528,8 +477,53 @@ void attend(
             all_total += share * shared.attended_logs[i].y;
             all_sum += share * shared.attended[i][at];
         }
-        tell(parts + in_words<WIDTH>(head * HEAD_WIDTH + at), all_sum / all_total, token);
-        if (at < 2) tell(part_log + at, of_all + log2f(all_total), token);
+        tell(part + at, all_sum / all_total, token);
+        if (at == 0) tell(part_log, of_all + log2f(all_total), token);
+    }
+}
+
+// The heads' attention to all columns, from that to shares of them, into shared memory.
+void gather_attended(Shared &shared, const Word *parts, const Word *logs, uint token, int num_shares) {
+    if (num_shares == 1) {
+        gather<WIDTH>(parts, token, shared.inputs);
+        return;
+    }
+    constexpr int LOG_PAIRS = (SHARES * HEADS + 1) / 2, LOG_EACH = (LOG_PAIRS + THREADS - 1) / THREADS;
+    constexpr int EACH = (WIDTH / 2 + THREADS - 1) / THREADS;
+    ulonglong2 seen[EACH * SHARES + LOG_EACH];
+    hear(seen, token, [&](int i) -> const Word * {
+        if (i < EACH * SHARES) {
+            const int pair = threadIdx.x + i / SHARES * THREADS, share = i % SHARES;
+            return pair < WIDTH / 2 && share < num_shares ? parts + share * WIDTH + 2 * pair : nullptr;
+        }
+        const int pair = threadIdx.x + (i - EACH * SHARES) * THREADS;
+        return 2 * pair < num_shares * HEADS ? logs + 2 * pair : nullptr;
+    });
+#pragma unroll
+    for (int i = 0; i < LOG_EACH; i++) {
+        const int pair = threadIdx.x + i * THREADS;
+        if (2 * pair < num_shares * HEADS)
+            *reinterpret_cast<float2 *>(shared.share_logs + 2 * pair) = told(seen[EACH * SHARES + i]);
+    }
+    meet();
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        const int at = 2 * (threadIdx.x + i * THREADS);
+        if (at >= WIDTH) break;
+        const float *own_logs = shared.share_logs + at / HEAD_WIDTH;
+        float highest = LOWEST, total = 0.0f;
+        float2 sum = {0.0f, 0.0f};
+        for (int share = 0; share < num_shares; share++) highest = fmaxf(highest, own_logs[share * HEADS]);
+#pragma unroll
+        for (int share = 0; share < SHARES; share++) {
+            if (share >= num_shares) break;
+            const float weight = exp2f(own_logs[share * HEADS] - highest);
+            const float2 part = told(seen[i * SHARES + share]);
+            total += weight;
+            sum.x += weight * part.x;
+            sum.y += weight * part.y;
+        }
+        *reinterpret_cast<float2 *>(shared.inputs + in_shared<WIDTH>(at)) = make_float2(sum.x / total, sum.y / total);
     }
 }
 
@@ -537,9 +531,8 @@ struct Arguments {
     const long *ids;  // the token
     long *place;      // its column, and its position; grows by one
     uint *state;      // the number of the token, from 1; programs that have read it
-    const half *token_embedding, *position_embedding, *norms;
+    const half *token_embedding, *position_embedding, *norms, *biases;
     const half *attention_in, *attention_out, *mlp_in, *mlp_out, *head;
-    const float2 *folds, *head_folds;
     const float *vocabulary_bias, *scales;
     half *keys, *values;
     Word *words;
@@ -550,17 +543,19 @@ struct Arguments {
 };
 
 // What is small is read when it is needed: by then it should be near.
-void bring_near(const void *begin, size_t bytes, int first, int stride) {
-    for (size_t at = first * 128; at < bytes; at += stride * 128) bring_near(static_cast<const char *>(begin) + at);
+void bring_near(const half *begin, size_t bytes, int program) {
+    for (size_t at = program * 128; at < bytes; at += PROGRAMS * 128)
+        bring_near(reinterpret_cast<const char *>(begin) + at);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS + LANES, 1) read_token(const Arguments given) {
     Shared &shared = in_shared_memory<Shared>();
-    const int program = blockIdx.x, head_share = shared_out(PROGRAMS, given.vocabulary);
+    const int program = blockIdx.x, head_share = (given.vocabulary + PROGRAMS - 1) / PROGRAMS;
     const int qkv_first = program * QKV_SHARE, qkv_last = min(qkv_first + QKV_SHARE, 3 * WIDTH);
     const int out_first = program * OUT_SHARE, out_last = min(out_first + OUT_SHARE, WIDTH);
     const int inner_first = program * INNER_SHARE, inner_last = min(inner_first + INNER_SHARE, INNER);
     const int head_first = program * head_share, head_last = min(head_first + head_share, given.vocabulary);
+    constexpr size_t NORMS = 4 * WIDTH, BIASES = 5 * WIDTH + INNER;
 
     if (threadIdx.x == 0) {
         for (int slot = 0; slot < SLOTS; slot++) {
@@ -571,53 +566,40 @@ extern "C" __global__ void __launch_bounds__(THREADS + LANES, 1) read_token(cons
     }
     __syncthreads();
 
+    Ring ring;
     if (threadIdx.x >= THREADS) {
         if (threadIdx.x > THREADS) return;
-        Fetcher fetcher{shared};
         for (int layer = 0; layer < given.num_layers; layer++) {
+            bring_near(given.norms + layer * NORMS, 2 * NORMS, program);
+            bring_near(given.biases + layer * BIASES, 2 * BIASES, program);
             const size_t square = static_cast<size_t>(layer) * WIDTH * WIDTH;
             const size_t oblong = static_cast<size_t>(layer) * WIDTH * INNER;
-            const float2 *folds = given.folds + static_cast<size_t>(layer) * LAYER_FOLDS;
-            bring_near(given.norms + layer * 2 * WIDTH, 4 * WIDTH, program, PROGRAMS);
-            bring_near(folds, sizeof(float2) * LAYER_FOLDS, program, PROGRAMS);
-            fetcher.fetch<WIDTH>(given.attention_in + 3 * square, qkv_first, qkv_last);
-            fetcher.fetch<WIDTH>(given.attention_out + square, out_first, out_last);
-            fetcher.fetch<WIDTH>(given.mlp_in + oblong, inner_first, inner_last);
-            fetcher.fetch<INNER>(given.mlp_out + oblong, out_first, out_last);
+            fetch_rows<WIDTH, QKV_SHARE>(shared, ring, given.attention_in + 3 * square, qkv_first, qkv_last);
+            fetch_rows<WIDTH, OUT_SHARE>(shared, ring, given.attention_out + square, out_first, out_last);
+            fetch_rows<WIDTH, INNER_SHARE>(shared, ring, given.mlp_in + oblong, inner_first, inner_last);
+            fetch_rows<INNER, OUT_SHARE>(shared, ring, given.mlp_out + oblong, out_first, out_last);
         }
-        for (int start = head_first; start < head_last; start += HEAD_SHARE) {
-            const int stop = min(start + HEAD_SHARE, head_last);
-            bring_near(given.head_folds + start, sizeof(float2) * HEAD_SHARE, 0, 1);
-            fetcher.fetch<WIDTH>(given.head, start, stop);
-        }
+        fetch_rows<WIDTH, MOST_ROWS>(shared, ring, given.head, head_first, head_last);
         return;
     }
 
     const long column = *given.place;
     const uint token = *reinterpret_cast<volatile uint *>(given.state);
-    const int num_columns = static_cast<int>(column) + 1, head = program % HEADS;
-    const int share = max(shared_out(SHARES, num_columns), LEAST_SHARE), num_shares = shared_out(share, num_columns);
-    const int begin = program / HEADS * share, end = min(begin + share, num_columns);
-    const half *of_token = given.token_embedding + *given.ids * WIDTH;
-    const half *of_position = given.position_embedding + column * WIDTH;
-    Multiplier with{shared, given.epsilon};
-    Inputs<WIDTH> inputs;
-    NormWeights norm;
-    const int own = out_first + static_cast<int>(threadIdx.x);
-    float own_residual = 0.0f;  // of the output that this thread finishes
-    if (own < out_last) own_residual = lower_float(of_token[own]) + lower_float(of_position[own]);
-#pragma unroll
-    for (int step = 0; step < Part<WIDTH>::STEPS; step++) {
-        uint4 eights[2] = {make_uint4(0, 0, 0, 0), make_uint4(0, 0, 0, 0)};
-        float floats[16];
-        if (Part<WIDTH>::has(step)) {
-            eights[0] = reinterpret_cast<const uint4 *>(of_token)[Part<WIDTH>::place(step)];
-            eights[1] = reinterpret_cast<const uint4 *>(of_position)[Part<WIDTH>::place(step)];
+    const int num_columns = static_cast<int>(column) + 1;
+    const int share = max((num_columns + SHARES - 1) / SHARES, LEAST_SHARE);
+    const int num_shares = (num_columns + share - 1) / share;
+    const bool attends = program < HEADS * num_shares;
+    const int head = program % HEADS, begin = program / HEADS * share, end = min(begin + share, num_columns);
+    float2 moments = {0.0f, 0.0f};
+    {
+        const half *of_token = given.token_embedding + *given.ids * WIDTH;
+        const half *of_position = given.position_embedding + column * WIDTH;
+        for (int at = threadIdx.x; at < WIDTH; at += THREADS) {
+            const float value = lower_float(of_token[at]) + lower_float(of_position[at]);
+            shared.residual[in_shared<WIDTH>(at)] = value;
+            moments.x += value;
+            moments.y += value * value;
         }
-        to_floats(eights[0], floats);
-        to_floats(eights[1], floats + 8);
-#pragma unroll
-        for (int i = 0; i < 8; i++) inputs.values[step * 8 + i] = floats[i] + floats[8 + i];
     }
     meet();
     // The token's number is known to all of this program.
@@ -625,80 +607,82 @@ extern "C" __global__ void __launch_bounds__(THREADS + LANES, 1) read_token(cons
 
     for (int layer = 0; layer < given.num_layers; layer++) {
         Word *words = given.words + static_cast<size_t>(layer) * LAYER_WORDS;
-        const float2 *folds = given.folds + static_cast<size_t>(layer) * LAYER_FOLDS;
-        const half *norms = given.norms + layer * 2 * WIDTH;
+        const half *norms = given.norms + layer * NORMS, *biases = given.biases + layer * BIASES;
         half *keys = given.keys + layer * given.cache_layer, *values = given.values + layer * given.cache_layer;
         const float scale = given.scales[layer];
+        Norm norm;
+        ModelSlice inputs;
 
-        fetch_norm(norms, norm);
-        if (layer > 0) inputs.hear_all(words - LAYER_WORDS + LAYER_OUT, token);
-        float2 moments = inputs.scale(norm);
-        with.multiply<QKV_SHARE, true>(inputs, moments, folds, qkv_first, qkv_last, [&](int row, float out) {
+        norm.fetch(norms);
+        if (layer > 0) moments = gather<WIDTH>(words - LAYER_WORDS + LAYER_OUT, token, shared.residual);
+        norm.apply(shared, moments, given.epsilon, inputs);
+        multiply<QKV_SHARE>(shared, ring, inputs, biases, qkv_first, qkv_last, [&](int row, float out) {
             const int within = row % WIDTH;
-            Word *word = words + QKV + row - within + in_words<WIDTH>(within);
             if (row < WIDTH) {
-                tell(word, out, token);
+                tell(words + QKV + row, out, token);
                 return;
             }
             const half rounded = to_half(out);
-            tell(word, lower_float(rounded), token);
+            tell(words + QKV + row, lower_float(rounded), token);
             half *cache = row < 2 * WIDTH ? keys : values;
             cache[within / HEAD_WIDTH * given.cache_head + column * given.cache_column + within % HEAD_WIDTH] = rounded;
         });
 
-        if (program < HEADS * num_shares) {
-            attend(shared, words + QKV, words + PARTS + program / HEADS * WIDTH, words + PART_LOGS + 2 * program, token,
+        if (attends) {
+            attend(shared, words + QKV, words + PARTS + program * HEAD_WIDTH, words + PART_LOGS + program, token,
                    keys + head * given.cache_head, values + head * given.cache_head, head, begin, end, column,
                    given.cache_column, scale);
+            // Numbers are heard in pairs.
+            if (program % 2 == 0 && program == HEADS * num_shares - 1 && threadIdx.x == 0)
+                tell(words + PART_LOGS + program + 1, LOWEST, token);
         }
 
-        if (num_shares == 1) {
-            inputs.hear_all(words + PARTS, token);
-        } else {
-            inputs.hear_attended(words + PARTS, words + PART_LOGS, token, num_shares);
-        }
-        folds += OUT_FOLDS;
-        with.multiply<OUT_SHARE, false>(inputs, moments, folds, out_first, out_last, [&](int row, float out) {
-            tell(words + ATTENDED + in_words<WIDTH>(row), own_residual += out, token);
+        gather_attended(shared, words + PARTS, words + PART_LOGS, token, num_shares);
+        meet();
+        inputs.read(shared.inputs);
+        multiply<OUT_SHARE>(shared, ring, inputs, biases + 3 * WIDTH, out_first, out_last, [&](int row, float out) {
+            tell(words + ATTENDED + row, shared.residual[in_shared<WIDTH>(row)] + out, token);
         });
 
-        fetch_norm(norms + WIDTH, norm);
-        inputs.hear_all(words + ATTENDED, token);
-        moments = inputs.scale(norm);
-        folds += WIDTH;
-        with.multiply<INNER_SHARE, true>(inputs, moments, folds, inner_first, inner_last, [&](int row, float out) {
+        norm.fetch(norms + 2 * WIDTH);
+        moments = gather<WIDTH>(words + ATTENDED, token, shared.residual);
+        norm.apply(shared, moments, given.epsilon, inputs);
+        biases += 4 * WIDTH;
+        multiply<INNER_SHARE>(shared, ring, inputs, biases, inner_first, inner_last, [&](int row, float out) {
             // 1 + tanh(z) is 2 sigmoid(2 z): GELU as GPT-2 has it.
             const float inner = 1.5957691216057308f * (out + 0.044715f * out * out * out);
-            tell(words + HIDDEN + in_words<INNER>(row), out / (1.0f + __expf(-inner)), token);
+            tell(words + HIDDEN + row, out / (1.0f + __expf(-inner)), token);
         });
 
-        Inputs<INNER> hidden;
-        hidden.hear_all(words + HIDDEN, token);
-        folds += INNER;
-        with.multiply<OUT_SHARE, false>(hidden, moments, folds, out_first, out_last, [&](int row, float out) {
-            tell(words + LAYER_OUT + in_words<WIDTH>(row), own_residual += out, token);
+        gather<INNER>(words + HIDDEN, token, shared.inputs);
+        meet();
+        InnerSlice hidden;
+        hidden.read(shared.inputs);
+        biases += INNER;
+        multiply<OUT_SHARE>(shared, ring, hidden, biases, out_first, out_last, [&](int row, float out) {
+            tell(words + LAYER_OUT + row, shared.residual[in_shared<WIDTH>(row)] + out, token);
         });
     }
 
-    fetch_norm(given.norms + given.num_layers * 2 * WIDTH, norm);
-    inputs.hear_all(given.words + static_cast<size_t>(given.num_layers) * LAYER_WORDS - WIDTH, token);
-    const float2 moments = inputs.scale(norm);
+    Norm norm;
+    ModelSlice inputs;
+    norm.fetch(given.norms + given.num_layers * NORMS);
+    const Word *last = given.words + static_cast<size_t>(given.num_layers - 1) * LAYER_WORDS + LAYER_OUT;
+    moments = gather<WIDTH>(last, token, shared.residual);
+    norm.apply(shared, moments, given.epsilon, inputs);
     float own_highest = LOWEST, own_total = 0.0f, highest = -__int_as_float(0x7f800000);
     int best = given.vocabulary;
-    for (int start = head_first; start < head_last; start += HEAD_SHARE) {
-        const int stop = min(start + HEAD_SHARE, head_last);
-        with.multiply<HEAD_SHARE, true>(inputs, moments, given.head_folds, start, stop, [&](int row, float out) {
-            given.logits[row] = out;
-            const float higher = fmaxf(own_highest, out);
-            own_total = own_total * __expf(own_highest - higher) + __expf(out - higher);
-            own_highest = higher;
-            const float score = out + given.vocabulary_bias[row];
-            if (score > highest) highest = score, best = row;
-        });
-    }
+    multiply<MOST_ROWS>(shared, ring, inputs, nullptr, head_first, head_last, [&](int row, float sum) {
+        given.logits[row] = sum;
+        const float higher = fmaxf(own_highest, sum);
+        own_total = own_total * __expf(own_highest - higher) + __expf(sum - higher);
+        own_highest = higher;
+        const float score = sum + given.vocabulary_bias[row];
+        if (score > highest) highest = score, best = row;
+    });
     if (threadIdx.x >= LANES) return;
 #pragma unroll
-    for (int distance = LANES / 2; distance > 0; distance /= 2) {
+    for (int distance = 16; distance > 0; distance /= 2) {
         const float other = __shfl_xor_sync(~0u, own_highest, distance), higher = fmaxf(own_highest, other);
         const float other_total = __shfl_xor_sync(~0u, own_total, distance);
         own_total = own_total * __expf(own_highest - higher) + other_total * __expf(other - higher);

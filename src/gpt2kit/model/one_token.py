@@ -7,10 +7,10 @@ Shapes: D model width, F width of the MLP, V vocabulary, P programs, L layers.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gpt2kit.model.cache import KVCache
-from gpt2kit.model.cuda_token import Arguments, Shape, TokenKernel, can_run, folds
+from gpt2kit.model.cuda_token import Arguments, Shape, TokenKernel, can_run
 from gpt2kit.model.gpt2 import GPT2, Block, Conv1D
 from gpt2kit.model.kernels import available, power_of_2
 
@@ -73,10 +73,16 @@ class TokenReader:
         config, device = model.config, model.device
         blocks = _blocks(model)
         self._cache, self._ids_1, self._column_1, self._bias_V = cache, ids_1, column_1, bias_V
-        self._model, self._config = model, config
+        self._config = config
         self._programs = programs or torch.cuda.get_device_properties(device).multi_processor_count
         self._embeddings = model.transformer.wte.weight, model.transformer.wpe.weight
-        self._norms = torch.cat([vector for norm in _norms(model) for vector in (norm.weight, norm.bias)])
+        self._norms = torch.cat(
+            [
+                vector
+                for norm in [*(each for block in blocks for each in (block.ln_1, block.ln_2)), model.transformer.ln_f]
+                for vector in (norm.weight, norm.bias)
+            ]
+        )
         self._biases = torch.cat([layer.bias for block in blocks for layer in _layers(block)])
         self._matrices = [
             _by_output([layer.weight for layer in same]) for same in zip(*map(_layers, blocks), strict=True)
@@ -153,27 +159,19 @@ class TokenReader:
 
     def arguments(self) -> Arguments:
         """What the CUDA kernel is given; valid as long as this reader is there."""
-        config, cache, blocks = self._config, self._cache, _blocks(self._model)
+        config, cache = self._config, self._cache
         shape, device = self.shape, self.logits_1V.device
         names = "attention_in", "attention_out", "mlp_in", "mlp_out"
-        matrices = dict(zip(names, self._matrices, strict=True))
-        layer_folds = [
-            folds(matrices[name][layer], norm, linear.bias)
-            for layer, block in enumerate(blocks)
-            for name, norm, linear in zip(names, (block.ln_1, None, block.ln_2, None), _layers(block), strict=True)
-        ]
-        no_bias_V = torch.zeros(config.vocab_size, device=device)
         self._kernel_tensors = {
             "ids": self._ids_1,
             "place": self._column_1,
             "state": torch.tensor([1, 0], dtype=torch.int32, device=device),
             "token_embedding": self._embeddings[0],
             "position_embedding": self._embeddings[1],
-            "norms": torch.cat([norm.weight for norm in _norms(self._model)]),
-            **matrices,
+            "norms": self._norms,
+            "biases": self._biases,
+            **dict(zip(names, self._matrices, strict=True)),
             "head": self._head,
-            "folds": torch.cat(layer_folds),
-            "head_folds": folds(self._head, self._model.transformer.ln_f, no_bias_V),
             "vocabulary_bias": self._bias_V,
             "scales": self._scales,
             "keys": cache.keys_LBHSK,
@@ -227,12 +225,6 @@ def _runs_together() -> bool:
 
 def _blocks(model: GPT2) -> list[Block]:
     return [block for block in model.transformer.h if isinstance(block, Block)]
-
-
-def _norms(model: GPT2) -> list[nn.LayerNorm]:
-    """All norms, in the order in which they are applied."""
-    of_blocks = [norm for block in _blocks(model) for norm in (block.ln_1, block.ln_2)]
-    return [*of_blocks, model.transformer.ln_f]
 
 
 def _layers(block: Block) -> tuple[Conv1D, ...]:
