@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny_gpt2 import PLAIN, random_ids, tiny
+from torch import Tensor
 
 from gpt2kit.errors import ModelError
 from gpt2kit.model import GPT2, GPT2Config, KVCache
-from gpt2kit.model.gpt2 import attention_mask
+from gpt2kit.model.gpt2 import AttentionMask, attention_mask
 
 CPU = torch.device("cpu")
 
@@ -228,3 +229,27 @@ def test_a_tied_head_is_one_parameter() -> None:
 def test_impossible_configurations_are_refused(values: dict[str, float], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         replace(GPT2Config(**PLAIN), **values)
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns of its own compiler's doings
+def test_a_compiled_block_keeps_no_activations_of_gelu() -> None:
+    block = tiny(n_inner=80).train().transformer.h[0]
+    x_BTD = torch.randn(2, 24, 48, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    mask = AttentionMask(is_causal=True)
+    block(x_BTD, mask).square().sum().backward()
+    expected_BTD, x_BTD.grad = x_BTD.grad, None
+    block.compile(backend="aot_eager_decomp_partition")
+    kept: dict[int, torch.Size] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.data_ptr()] = tensor.shape
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out_BTD = block(x_BTD, mask)
+    out_BTD.square().sum().backward()
+
+    weights = {parameter.data_ptr() for parameter in block.parameters()}
+    inner = [shape for place, shape in kept.items() if place not in weights and shape.numel() == 2 * 24 * 80]
+    assert len(inner) == 1  # what GELU is computed from
+    torch.testing.assert_close(x_BTD.grad, expected_BTD, rtol=1e-4, atol=2e-4)
