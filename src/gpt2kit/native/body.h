@@ -6,7 +6,7 @@
  *     TILE        tokens computed together with floats      WIDE  panels computed together with them, up to 2
  *     QTILE       the same with small integers
  *     OFFSET      what the weights of a dot are off by
- *     dot_u8, dot_u4      see kernel.c
+ *     add_products, dot_u8, dot_u4      see kernel.c
  *
  * A result of a token is summed in one order, whatever else is computed beside it: inputs from the first to the last,
  * one after the other in each lane. So texts depend neither on their batch nor on how a prompt was cut up.
@@ -15,7 +15,6 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #define VECTORS (PANEL / LANES) /* of a panel */
 
-typedef float NAME(floats) __attribute__((vector_size(LANES * 4)));
 typedef int32_t NAME(ints) __attribute__((vector_size(LANES * 4)));
 typedef int8_t NAME(bytes) __attribute__((vector_size(LANES)));
 typedef uint16_t NAME(halves) __attribute__((vector_size(LANES * 2)));
@@ -109,50 +108,61 @@ INLINE floats NAME(gelu)(floats x) {
     return x / (1.0f + NAME(exponential)(-2.0f * u));
 }
 
-INLINE void NAME(finish)(float *y, floats sums, const float *bias, int finish) {
-    if (bias) sums += load(bias);
-    if (finish == GELU) sums = NAME(gelu)(sums);
-    if (finish == ADD) sums += load(y);
-    store(y, sums);
+/* y (=, += or gelu) sums + bias, for the tokens and outputs of a tile. */
+static TARGET void NAME(finish)(int64_t tokens, int64_t outputs, const float *sums, int64_t stride, float *y,
+                                int64_t y_stride, const float *bias, int finish) {
+    for (int64_t t = 0; t < tokens; t++, sums += stride, y += y_stride)
+        for (int64_t i = 0; i < outputs; i += LANES) {
+            floats v = load(sums + i);
+            if (bias) v += load(bias + i);
+            if (finish == GELU) v = NAME(gelu)(v);
+            if (finish == ADD) v += load(y + i);
+            store(y + i, v);
+        }
 }
 
-/* y[tokens][16 panels] = x[tokens][depth] * panels[panels][depth][16]; `tokens`, `panels` and what the latter are of are
- * known to the compiler. The sums may begin with those of earlier inputs, and be put away for later ones:
- * both keep every bit. */
-INLINE void NAME(tile)(int tokens, int panels, enum kind kind, const float *x, int64_t x_stride, const void *weights,
-                       int64_t step, int64_t depth, const struct target *to) {
+/* sums[tokens][16 panels] (= or +=) x[tokens][depth] * panels[panels][depth][16]; `tokens`, `panels` and `kind` are
+ * known to the compiler. */
+INLINE void NAME(tile)(int tokens, int panels, enum kind kind, const struct product *product) {
+    const float *x = product->x, *ahead = product->ahead;
+    int64_t x_stride = product->x_stride, step = product->step, depth = product->depth;
     floats sums[TILE][ALONE * VECTORS];
     UNROLL for (int t = 0; t < tokens; t++)
-        UNROLL for (int v = 0; v < panels * VECTORS; v++)
-            sums[t][v] = to->before ? load(to->before + (t * WIDE * VECTORS + v) * LANES) : (floats){0};
-    for (int64_t i = 0; i < depth; i++) {
+        UNROLL for (int v = 0; v < panels * VECTORS; v++) sums[t][v] = (floats){0};
+    if (product->goes_on)
+        UNROLL for (int t = 0; t < tokens; t++)
+            UNROLL for (int v = 0; v < panels * VECTORS; v++)
+                sums[t][v] = load(product->sums + t * product->stride + v * LANES);
+    _Pragma("GCC unroll 4") for (int64_t i = 0; i < depth; i++) {
         floats w[ALONE * VECTORS];
+        if (kind == WEIGHTS_FETCHING) __builtin_prefetch(ahead + i * PANEL, 0, 2);
         UNROLL for (int v = 0; v < panels * VECTORS; v++) {
             int64_t index = v / VECTORS * step + i * PANEL + v % VECTORS * LANES;
-            if (kind == WEIGHTS && v % VECTORS == 0) __builtin_prefetch((const float *)weights + index + 512);
-            w[v] = NAME(load_at)(weights, index, kind == NARROW_CACHE);
+            if (kind == WEIGHTS && v % VECTORS == 0)
+                __builtin_prefetch((const float *)product->weights + index + 512);
+            w[v] = NAME(load_at)(product->weights, index, kind == NARROW_CACHE);
         }
         UNROLL for (int t = 0; t < tokens; t++)
-            UNROLL for (int v = 0; v < panels * VECTORS; v++) sums[t][v] += x[t * x_stride + i] * w[v];
+            NAME(add_products)(panels * VECTORS, sums[t], w, kind < CACHE ? x + i * tokens + t : x + t * x_stride + i,
+                               t % 4 == 1);
     }
     UNROLL for (int t = 0; t < tokens; t++)
-        UNROLL for (int v = 0; v < panels * VECTORS; v++) {
-            if (to->after)
-                store(to->after + (t * WIDE * VECTORS + v) * LANES, sums[t][v]);
-            else
-                NAME(finish)(to->y + t * to->stride + v * LANES, sums[t][v], to->bias ? to->bias + v * LANES : NULL,
-                             to->finish);
-        }
+        UNROLL for (int v = 0; v < panels * VECTORS; v++)
+            store(product->sums + t * product->stride + v * LANES, sums[t][v]);
 }
 
-#define BY_KIND(tokens, panels)                                                          \
-    do {                                                                                 \
-        if (kind == WEIGHTS)                                                             \
-            NAME(tile)(tokens, panels, WEIGHTS, x, x_stride, weights, step, depth, to);  \
-        else if (kind == CACHE)                                                          \
-            NAME(tile)(tokens, panels, CACHE, x, x_stride, weights, step, depth, to);    \
-        else                                                                             \
-            NAME(tile)(tokens, panels, NARROW_CACHE, x, x_stride, weights, step, depth, to); \
+#define BY_KIND(tokens, panels)                                                 \
+    do {                                                                        \
+        if (kind == CACHE)                                                      \
+            NAME(tile)(tokens, panels, CACHE, product);                         \
+        else if (kind == NARROW_CACHE)                                          \
+            NAME(tile)(tokens, panels, NARROW_CACHE, product);                  \
+        else if (kind == WEIGHTS)                                               \
+            NAME(tile)(tokens, panels, WEIGHTS, product);                       \
+        else if (kind == WEIGHTS_FETCHING && tokens == TILE && panels == WIDE)  \
+            NAME(tile)(TILE, WIDE, WEIGHTS_FETCHING, product);                  \
+        else                                                                    \
+            NAME(tile)(tokens, panels, WEIGHTS_FETCHED, product);               \
     } while (0)
 #define FEW(n)              \
     case n:                 \
@@ -161,14 +171,16 @@ INLINE void NAME(tile)(int tokens, int panels, enum kind kind, const float *x, i
         else                \
             BY_KIND(n, 1);  \
         break;
-#define ONE_BY(n)      \
-    case n:            \
-        BY_KIND(1, n); \
+#define ONE_BY(n)                                    \
+    case n:                                          \
+        if (kind == CACHE)                           \
+            NAME(tile)(1, n, CACHE, product);        \
+        else                                         \
+            NAME(tile)(1, n, NARROW_CACHE, product); \
         break;
-/* The same for up to TILE tokens and WIDE panels, or for one token and ALONE panels. */
+/* The same for up to TILE tokens and WIDE panels, or for one token and ALONE panels of a cache. */
 static TARGET __attribute__((noinline)) void NAME(few_tokens)(int64_t tokens, int64_t panels, enum kind kind,
-                                                              const float *x, int64_t x_stride, const void *weights,
-                                                              int64_t step, int64_t depth, const struct target *to) {
+                                                              const struct product *product) {
     if (panels > WIDE) {
         switch (panels) { ONE_BY(2) ONE_BY(3) ONE_BY(4) }
         return;
@@ -193,28 +205,69 @@ INLINE int64_t NAME(panels_for)(int64_t tokens, int64_t left) {
     return left >= most ? most : tokens == 1 ? left : 1;
 }
 
-/* The same for any number of tokens, and `pairs` times WIDE panels or as many as there are. With many tokens a part of
- * the inputs at a time, so that the weights of it stay in the nearest cache and the activations in the next one. */
-static TARGET void NAME(multiply)(const struct worker *worker, const struct linear *linear, int64_t tokens,
-                                  const float *x, int64_t x_stride, float *y, int64_t y_stride, int finish,
-                                  int64_t first, int64_t pairs) {
-    int64_t step = linear->in * PANEL, panels = round_up(linear->out, PANEL) / PANEL;
-    int64_t most = tokens <= TILE ? linear->in : DEPTH;
-    for (int64_t begin = 0; begin < linear->in; begin += most) {
-        int64_t depth = linear->in - begin < most ? linear->in - begin : most;
+/* Four rows of x, from `t` on, into the columns t to t + 3 of a tile. */
+INLINE void NAME(transpose_four)(const float *x, int64_t x_stride, int64_t in, float *to, int64_t tokens) {
+    const int4 low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, last = {2, 3, 6, 7};
+    int64_t i = 0;
+    for (; i + 4 <= in; i += 4) {
+        float4 rows[4];
+        UNROLL for (int r = 0; r < 4; r++) memcpy(&rows[r], x + r * x_stride + i, sizeof rows[r]);
+        float4 low_01 = __builtin_shuffle(rows[0], rows[1], low), high_01 = __builtin_shuffle(rows[0], rows[1], high);
+        float4 low_23 = __builtin_shuffle(rows[2], rows[3], low), high_23 = __builtin_shuffle(rows[2], rows[3], high);
+        rows[0] = __builtin_shuffle(low_01, low_23, first);
+        rows[1] = __builtin_shuffle(low_01, low_23, last);
+        rows[2] = __builtin_shuffle(high_01, high_23, first);
+        rows[3] = __builtin_shuffle(high_01, high_23, last);
+        UNROLL for (int r = 0; r < 4; r++) memcpy(to + (i + r) * tokens, &rows[r], sizeof rows[r]);
+    }
+    for (; i < in; i++)
+        for (int r = 0; r < 4; r++) to[i * tokens + r] = x[r * x_stride + i];
+}
+
+/* The tokens of a tile side by side: all that its product reads of them is then one run of memory, and its instructions
+ * need no address of each token. */
+static TARGET void NAME(lay_tile)(int64_t tokens, const float *x, int64_t x_stride, int64_t in, float *to) {
+    int64_t t = 0;
+    for (; t + 4 <= tokens; t += 4) NAME(transpose_four)(x + t * x_stride, x_stride, in, to + t, tokens);
+    for (; t < tokens; t++)
+        for (int64_t i = 0; i < in; i++) to[i * tokens + t] = x[t * x_stride + i];
+}
+
+/* y (=, += or gelu) x W + b for any number of tokens, and `pairs` times WIDE panels or as many as there are. With many
+ * tokens a part of the inputs at a time, so that the weights of it stay in the nearest cache and the activations in the
+ * next one; and the first tiles fetch the weights of the part that comes next, at last those of the pair `behind`, or
+ * none if it is -1. */
+static TARGET void NAME(multiply)(const struct worker *worker, const struct linear *linear, int64_t tokens, float *y,
+                                  int64_t y_stride, int finish, int64_t first, int64_t pairs, int64_t behind) {
+    int64_t in = linear->in, step = in * PANEL, panels = round_up(linear->out, PANEL) / PANEL;
+    int64_t most = tokens <= TILE ? in : DEPTH;
+    const float *all = linear->weights;
+    for (int64_t begin = 0; begin < in; begin += most) {
+        int64_t depth = in - begin < most ? in - begin : most;
         for (int64_t pair = first; pair < first + pairs; pair++) {
             int64_t panel = pair * WIDE, wide = panels - panel < WIDE ? 1 : WIDE;
-            const float *weights = (const float *)linear->weights + panel * step + begin * PANEL;
+            int64_t next = pair + 1, next_begin = begin;
+            if (next == first + pairs) {
+                next_begin = begin + depth < in ? begin + depth : 0;
+                next = next_begin > 0 ? first : behind;
+            }
+            const float *bias = linear->bias ? linear->bias + panel * PANEL : NULL;
             for (int64_t token = 0; token < tokens; token += TILE) {
-                float *kept = worker->sums + ((pair - first) * tokens + token) * WIDE * PANEL;
-                struct target to = {y + token * y_stride + panel * PANEL,
-                                    y_stride,
-                                    linear->bias ? linear->bias + panel * PANEL : NULL,
-                                    finish,
-                                    begin > 0 ? kept : NULL,
-                                    begin + depth < linear->in ? kept : NULL};
-                NAME(few_tokens)(tokens - token < TILE ? tokens - token : TILE, wide, WEIGHTS, x + token * x_stride + begin,
-                                 x_stride, weights, step, depth, &to);
+                int64_t few = tokens - token < TILE ? tokens - token : TILE, ahead = next * WIDE + token / TILE;
+                float here[TILE * WIDE * PANEL] __attribute__((aligned(64)));
+                struct product product = {.x = worker->tiles + token * worker->quantised.stride + begin * few,
+                                          .weights = all + panel * step + begin * PANEL, .step = step, .depth = depth,
+                                          .sums = here, .stride = WIDE * PANEL, .goes_on = begin > 0};
+                enum kind kind = tokens <= TILE ? WEIGHTS : WEIGHTS_FETCHED;
+                if (most < in) product.sums = worker->sums + ((pair - first) * tokens + token) * WIDE * PANEL;
+                if (tokens > TILE && token < WIDE * TILE && next >= 0 && ahead < panels) {
+                    product.ahead = all + ahead * step + next_begin * PANEL;
+                    kind = WEIGHTS_FETCHING;
+                }
+                NAME(few_tokens)(few, wide, kind, &product);
+                if (begin + depth == in)
+                    NAME(finish)(few, wide * PANEL, product.sums, WIDE * PANEL, y + token * y_stride + panel * PANEL,
+                                 y_stride, bias, finish);
             }
         }
     }
@@ -223,7 +276,7 @@ static TARGET void NAME(multiply)(const struct worker *worker, const struct line
 /* One panel with small integers. The dot products of a group are exact, so only their sum over the groups rounds.
  * Weights are stored with an offset, to be unsigned: what it adds to a product is in the activations' sums. */
 INLINE void NAME(quantised_tile)(int tokens, int format, const struct quantised *x, int64_t token,
-                                 const uint8_t *weights, const uint16_t *scales, const struct target *to) {
+                                 const uint8_t *weights, const uint16_t *scales, float *to) {
     const int size = format == INT8 ? 64 : 32, loads = format == INT8 ? 16 : 4;
     const int8_t *values = x->values + token * x->stride;
     const float *x_scales = x->scales + token * x->groups;
@@ -254,9 +307,7 @@ INLINE void NAME(quantised_tile)(int tokens, int format, const struct quantised 
         }
     }
     UNROLL for (int t = 0; t < tokens; t++)
-        UNROLL for (int v = 0; v < VECTORS; v++)
-            NAME(finish)(to->y + t * to->stride + v * LANES, sums[t][v], to->bias ? to->bias + v * LANES : NULL,
-                         to->finish);
+        UNROLL for (int v = 0; v < VECTORS; v++) store(to + t * PANEL + v * LANES, sums[t][v]);
 }
 
 #define FEW(n)                                                                  \
@@ -269,7 +320,7 @@ INLINE void NAME(quantised_tile)(int tokens, int format, const struct quantised 
 static TARGET __attribute__((noinline)) void NAME(few_quantised)(int64_t tokens, int64_t format,
                                                                  const struct quantised *x, int64_t token,
                                                                  const uint8_t *weights, const uint16_t *scales,
-                                                                 const struct target *to) {
+                                                                 float *to) {
     switch (tokens) {
         FEW(1) FEW(2) FEW(3)
 #if QTILE > 3
@@ -285,9 +336,10 @@ static TARGET void NAME(multiply_quantised)(int64_t tokens, const struct quantis
     const uint16_t *scales = linear->scales + panel * x->groups * PANEL;
     const float *bias = linear->bias ? linear->bias + panel * PANEL : NULL;
     for (int64_t token = 0; token < tokens; token += QTILE) {
-        struct target to = {y + token * y_stride + panel * PANEL, y_stride, bias, finish, NULL, NULL};
-        NAME(few_quantised)(tokens - token < QTILE ? tokens - token : QTILE, linear->format, x, token, weights, scales,
-                            &to);
+        int64_t few = tokens - token < QTILE ? tokens - token : QTILE;
+        float sums[QTILE * PANEL] __attribute__((aligned(64)));
+        NAME(few_quantised)(few, linear->format, x, token, weights, scales, sums);
+        NAME(finish)(few, PANEL, sums, PANEL, y + token * y_stride + panel * PANEL, y_stride, bias, finish);
     }
 }
 
@@ -386,7 +438,8 @@ static TARGET struct NAME(head) NAME(head_of)(const struct call *call, int64_t l
     int64_t row_index = item % call->num_rows, number = item / call->num_rows, D = model->n_embd;
     const struct row *row = &call->rows[row_index];
     int64_t K = D / model->n_head, first = call->row_starts[row_index];
-    struct NAME(head) head = {.row = row, .K = K, .K16 = round_up(K, PANEL), .scale = (float)model->layers[layer].scale};
+    struct NAME(head) head = {.row = row, .K = K, .K16 = round_up(K, PANEL)};
+    head.scale = (float)model->layers[layer].scale;
     head.q = call->qkv_N3D + first * call->stride_3D + number * K;
     head.out = call->heads_ND + first * call->stride_D + number * K;
     number += layer * model->n_head;
@@ -429,9 +482,11 @@ static TARGET void NAME(remember)(const struct NAME(head) *head, enum kind kind,
 INLINE void NAME(score)(int64_t few, int64_t panels, enum kind kind, const float *q, int64_t stride, const void *keys,
                         int64_t K, float *scores, int64_t stride_scores) {
     for (int64_t panel = 0, wide; panel < panels; panel += wide) {
-        struct target to = {scores + panel * PANEL, stride_scores, NULL, STORE, NULL, NULL};
+        struct product product = {.x = q, .x_stride = stride, .weights = NAME(place)(keys, panel * K * PANEL, kind),
+                                  .step = K * PANEL, .depth = K, .sums = scores + panel * PANEL,
+                                  .stride = stride_scores};
         wide = NAME(panels_for)(few, panels - panel);
-        NAME(few_tokens)(few, wide, kind, q, stride, NAME(place)(keys, panel * K * PANEL, kind), K * PANEL, K, &to);
+        NAME(few_tokens)(few, wide, kind, &product);
     }
 }
 
@@ -442,7 +497,7 @@ static TARGET void NAME(attend)(const struct call *call, const struct NAME(head)
     int64_t K = head->K, K16 = head->K16, C = row->capacity, Cs = row->shared_capacity, shared = row->shared;
     int64_t sS = call->stride_scores, sQ = call->stride_3D;
     float *scores = call->scores + thread * (TILE * sS + TILE * K16), *q = head->q;
-    float *merged = scores + TILE * sS, kept[(TILE * WIDE + ALONE) * PANEL];
+    float *merged = scores + TILE * sS;
     for (int64_t t = 0; t < row->count; t += TILE, q += TILE * sQ) {
         int64_t few = row->count - t < TILE ? row->count - t : TILE;
         int64_t all = row->past + t + few, padded = round_up(all, PANEL); /* positions that the last of them sees */
@@ -451,13 +506,16 @@ static TARGET void NAME(attend)(const struct call *call, const struct NAME(head)
         for (int64_t i = 0; i < few; i++) NAME(softmax)(scores + i * sS, row->past + t + i + 1, padded);
         for (int64_t panel = 0, wide; panel < K16 / PANEL; panel += wide) {
             wide = NAME(panels_for)(few, K16 / PANEL - panel);
-            struct target first = {.after = kept};
-            struct target last = {merged + panel * PANEL, K16, NULL, STORE, shared > 0 ? kept : NULL, NULL};
-            if (shared > 0)
-                NAME(few_tokens)(few, wide, kind, scores, sS,
-                                 NAME(place)(head->shared_values, panel * Cs * PANEL, kind), Cs * PANEL, shared, &first);
-            NAME(few_tokens)(few, wide, kind, scores + shared, sS, NAME(place)(head->values, panel * C * PANEL, kind),
-                             C * PANEL, all - shared, &last);
+            struct product product = {.x = scores, .x_stride = sS, .sums = merged + panel * PANEL, .stride = K16};
+            if (shared > 0) {
+                product.weights = NAME(place)(head->shared_values, panel * Cs * PANEL, kind);
+                product.step = Cs * PANEL, product.depth = shared;
+                NAME(few_tokens)(few, wide, kind, &product);
+                product.x += shared, product.goes_on = 1;
+            }
+            product.weights = NAME(place)(head->values, panel * C * PANEL, kind);
+            product.step = C * PANEL, product.depth = all - shared;
+            NAME(few_tokens)(few, wide, kind, &product);
         }
         for (int64_t i = 0; i < few; i++)
             memcpy(head->out + (t + i) * call->stride_D, merged + i * K16, (size_t)K * sizeof(float));
@@ -503,13 +561,15 @@ static TARGET void NAME(embed)(const struct linear *embedding, int32_t id, float
     }
 }
 
+/* Wait until all threads are done. */
+#define NEXT_PHASE (worker->next++, pool_barrier(worker->call->pool))
+
 /* Give out the numbers from 0 to `total` to the threads, in runs of up to `most`, and wait until all are done. */
 #define SHARE_RUNS(first, count, total, most, statement)                                                     \
     do {                                                                                                     \
         int64_t share_total = (total);                                                                       \
         for (int64_t first = 0, count; (count = take_some(worker, &first, share_total, most)) > 0;) statement; \
-        worker->next++;                                                                                      \
-        pool_barrier(worker->call->pool);                                                                    \
+        NEXT_PHASE;                                                                                          \
     } while (0)
 
 #define SHARE(index, total, statement)          \
@@ -531,8 +591,17 @@ static TARGET void NAME(linear)(struct worker *worker, const struct linear *line
                                 int64_t x_stride, float *y, int64_t y_stride, int finish) {
     int64_t panels = round_up(linear->out, PANEL) / PANEL;
     if (linear->format == FP32) {
-        SHARE_RUNS(pair, pairs, (panels + WIDE - 1) / WIDE, MOST_PAIRS,
-                   NAME(multiply)(worker, linear, tokens, x, x_stride, y, y_stride, finish, pair, pairs));
+        PREPARE(tile, (tokens + TILE - 1) / TILE,
+                NAME(lay_tile)(tokens - tile * TILE < TILE ? tokens - tile * TILE : TILE, x + tile * TILE * x_stride,
+                               x_stride, linear->in, worker->tiles + tile * TILE * worker->quantised.stride));
+        int64_t total = (panels + WIDE - 1) / WIDE, pair, behind = 0, more = 0;
+        int64_t pairs = take_some(worker, &pair, total, MOST_PAIRS);
+        for (; pairs > 0; pair = behind, pairs = more) {
+            if (tokens > TILE) more = take_some(worker, &behind, total, MOST_PAIRS); /* already, to fetch its weights */
+            NAME(multiply)(worker, linear, tokens, y, y_stride, finish, pair, pairs, more > 0 ? behind : -1);
+            if (tokens <= TILE) more = take_some(worker, &behind, total, MOST_PAIRS);
+        }
+        NEXT_PHASE;
         return;
     }
     struct quantised q = worker->quantised;
@@ -593,6 +662,7 @@ void NAME(forward)(void *argument, int thread) {
 #undef PREPARE
 #undef SHARE
 #undef SHARE_RUNS
+#undef NEXT_PHASE
 #undef VECTORS
 #undef UNROLL
 #undef INLINE

@@ -32,11 +32,12 @@ static int64_t take_some(struct worker *worker, int64_t *begin, int64_t total, i
 
 static struct worker begin_worker(struct call *call, int thread) {
     struct worker worker = {call, call->next, call->num_tokens <= FEW_TOKENS, call->normed_ND,
-                            call->sums + thread * call->stride_sums, call->quantised};
+                            call->tiles, call->sums + thread * call->stride_sums, call->quantised};
     if (worker.is_alone) {
         struct quantised *q = &worker.quantised;
         int64_t first = thread * FEW_TOKENS, most_groups = q->stride / 32 + 1;
         worker.normed_ND += first * call->stride_D;
+        worker.tiles += first * q->stride;
         q->values += first * q->stride;
         q->scales += first * most_groups;
         q->sums += first * most_groups;
@@ -66,6 +67,12 @@ static float noise(uint64_t key, int64_t id) {
 #define WIDE 1
 #define QTILE 3
 #define OFFSET 128
+typedef float floats_portable __attribute__((vector_size(16)));
+static inline void add_products_portable(int vectors, floats_portable *sums, const floats_portable *w, const float *x,
+                                         int is_direct) {
+    (void)is_direct;
+    for (int v = 0; v < vectors; v++) sums[v] += *x * w[v];
+}
 typedef int32_t dots_portable __attribute__((vector_size(16)));
 static inline void dot_u8_portable(int tokens, dots_portable dots[][4], const uint8_t *w, const int8_t *x) {
     for (int t = 0; t < tokens; t++)
@@ -104,6 +111,13 @@ static inline int32_t four_bytes(const int8_t *from) {
 #define WIDE 1
 #define QTILE 3
 #define OFFSET 0
+typedef float floats_avx2 __attribute__((vector_size(32)));
+TARGET static inline __attribute__((always_inline)) void add_products_avx2(int vectors, floats_avx2 *sums,
+                                                                           const floats_avx2 *w, const float *x,
+                                                                           int is_direct) {
+    (void)is_direct;
+    for (int v = 0; v < vectors; v++) sums[v] += *x * w[v];
+}
 typedef int32_t dots_avx2 __attribute__((vector_size(32)));
 /* maddubs adds two products in 16 bits, which 255 * 127 * 2 overflows: |x| * (w - 128 with the sign of x) does not. */
 TARGET static inline __attribute__((always_inline)) void dot_u8_avx2(int tokens, dots_avx2 dots[][2], const uint8_t *w, const int8_t *x) {
@@ -148,6 +162,20 @@ TARGET static inline __attribute__((always_inline)) void dot_u4_avx2(int tokens,
 #define WIDE 2
 #define QTILE 12
 #define OFFSET 128
+typedef float floats_avx512 __attribute__((vector_size(64)));
+/* GCC 12 writes a sum into the register of a factor now and then, and moves it back; and never takes x from memory in the
+ * same instruction where several need it. If all did, they would wait for the loads; if none, for the decoding. */
+TARGET static inline __attribute__((always_inline)) void add_products_avx512(int vectors, floats_avx512 *sums,
+                                                                             const floats_avx512 *w, const float *x,
+                                                                             int is_direct) {
+    floats_avx512 all;
+    if (!is_direct) __asm__("vbroadcastss %1, %0" : "=v"(all) : "m"(*x));
+    _Pragma("GCC unroll 16") for (int v = 0; v < vectors; v++)
+        if (is_direct)
+            __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sums[v]) : "v"(w[v]), "m"(*x));
+        else
+            __asm__("vfmadd231ps %2, %1, %0" : "+v"(sums[v]) : "v"(w[v]), "v"(all));
+}
 typedef int32_t dots_avx512 __attribute__((vector_size(64)));
 /* VNNI's product with 4 bytes for all lanes. GCC 12 has no pattern that takes them from memory in the same
  * instruction, and a third more instructions without. */
@@ -219,6 +247,7 @@ static void lay_out(struct call *call, struct arena *arena, int64_t *row_starts)
     call->inner_NF = take(arena, N * call->stride_F * 4);
     call->scores = take(arena, threads * 12 * (call->stride_scores + K16) * 4);
     q->stride = widest;
+    call->tiles = take(arena, model->head.format == FP32 ? prepared * widest * 4 : 0);
     q->values = take(arena, prepared * widest);
     q->scales = take(arena, prepared * (widest / 32 + 1) * 4);
     q->sums = take(arena, prepared * (widest / 32 + 1) * 4);

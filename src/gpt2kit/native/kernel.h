@@ -19,10 +19,12 @@
 #include <stdint.h>
 
 enum { PANEL = 16, QUAD = 4, FEW_TOKENS = 4, ALONE = 4 }; /* ALONE: panels computed together with one token */
-enum { DEPTH = 192, MOST_PAIRS = 8 }; /* inputs, and pairs of panels, of a part of a product of many tokens */
+enum { DEPTH = 192, MOST_PAIRS = 4 }; /* inputs, and pairs of panels, of a part of a product of many tokens */
 enum format { FP32 = 0, INT8 = 1, INT4 = 2 };
 enum finish { STORE = 0, GELU = 1, ADD = 2 };
-enum kind { WEIGHTS, CACHE, NARROW_CACHE }; /* what is multiplied with; a cache is in float32 or in bfloat16 */
+/* What is multiplied with: weights that are fetched while they are used; that are there, while others are fetched; that
+ * are there. Or a cache in float32 or in bfloat16. */
+enum kind { WEIGHTS, WEIGHTS_FETCHING, WEIGHTS_FETCHED, CACHE, NARROW_CACHE };
 enum isa { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
 
 /* What 4 bits stand for: closer together where weights are many (the values of llama.cpp's IQ4_NL). */
@@ -82,6 +84,7 @@ struct call {
     int64_t num_rows, num_tokens, num_scored, logits_stride;
     float *logits;
     float *x_ND, *normed_ND, *qkv_N3D, *heads_ND, *inner_NF; /* each with its stride, longer than the row */
+    float *tiles; /* what a product in floats multiplies, see struct product */
     int64_t stride_D, stride_3D, stride_F, stride_scores;
     struct quantised quantised;
     float *scores, *sums; /* of each thread */
@@ -95,19 +98,21 @@ struct worker {
     struct call *call;
     atomic_long *next; /* of the phase it is in */
     int is_alone;
-    float *normed_ND, *sums;
+    float *normed_ND, *tiles, *sums;
     struct quantised quantised;
 };
 
-/* Where the sums of a tile go: y (=, += or gelu) sums + bias. Or, of a part of the inputs, where those of the inputs
- * before it are, and where to put the sums away; NULL at the first and last part. */
-struct target {
-    float *y;
+/* The product of a tile of tokens and of panels that are `step` numbers apart. With weights the tokens lie side by side,
+ * x[depth][tokens of the tile], and with a cache in rows. */
+struct product {
+    const float *x;
+    int64_t x_stride;
+    const void *weights;
+    int64_t step, depth;
+    float *sums;
     int64_t stride;
-    const float *bias;
-    int finish;
-    const float *before;
-    float *after;
+    int goes_on;        /* from the sums that are there, those of earlier inputs; both keep every bit */
+    const float *ahead; /* `depth` by 16 weights that are used soon */
 };
 
 /* A token to be chosen from `scores`: the model's own, `logits`, or what penalties made of them. */
