@@ -6,6 +6,7 @@
  *     TILE        tokens computed together with floats      WIDE  panels computed together with them, up to 2
  *     QTILE       the same with small integers
  *     OFFSET      what the weights of a dot are off by
+ *     greater, lesser     of each lane the greater or lesser one; the second where one is no number
  *     add_products, dot_u8, dot_u4      see kernel.c
  *
  * A result of a token is summed in one order, whatever else is computed beside it: inputs from the first to the last,
@@ -47,12 +48,6 @@ INLINE float NAME(sum)(floats v) {
     return total;
 }
 
-/* Of each lane the greater one; `most` where v is no number. */
-INLINE floats NAME(greater)(floats v, floats most) {
-    ints larger = v > most;
-    return (floats)(((ints)v & larger) | ((ints)most & ~larger));
-}
-
 /* The greatest and the sum of all lanes, four at a time: sixteen steps, each waiting for the one before, are slow. */
 INLINE float NAME(greatest_lane)(floats v) {
     float4 parts[LANES / 4];
@@ -79,17 +74,10 @@ INLINE int NAME(none)(ints is_true) {
     return any == 0;
 }
 
-INLINE floats NAME(clamp)(floats x, float least, float most) {
-    floats low = x * 0 + least, high = x * 0 + most;
-    ints below = x < low, above = x > high;
-    ints bits = ((ints)x & ~below & ~above) | ((ints)low & below) | ((ints)high & above);
-    return (floats)bits;
-}
-
 /* e^x to 2e-7: x = n ln 2 + r, a polynomial for e^r (Cephes, expf), n into the exponent. */
 INLINE floats NAME(exponential)(floats x) {
     const float round = 12582912.0f; /* 1.5 * 2^23: adding it leaves no bits behind the point */
-    x = NAME(clamp)(x, -87.0f, 88.0f);
+    x = NAME(lesser)((floats){0} + 88.0f, NAME(greater)((floats){0} - 87.0f, x));
     floats n = x * 1.44269504f + round;
     ints exponent = ((ints)n << 23) + (127 << 23);
     n -= round;
@@ -275,7 +263,7 @@ static TARGET void NAME(multiply)(const struct worker *worker, const struct line
 
 /* One panel with small integers. The dot products of a group are exact, so only their sum over the groups rounds.
  * Weights are stored with an offset, to be unsigned: what it adds to a product is in the activations' sums. */
-INLINE void NAME(quantised_tile)(int tokens, int format, const struct quantised *x, int64_t token,
+INLINE void NAME(quantised_tile)(int tokens, int format, enum kind kind, const struct quantised *x, int64_t token,
                                  const uint8_t *weights, const uint16_t *scales, float *to) {
     const int size = format == INT8 ? 64 : 32, loads = format == INT8 ? 16 : 4;
     const int8_t *values = x->values + token * x->stride;
@@ -290,7 +278,7 @@ INLINE void NAME(quantised_tile)(int tokens, int format, const struct quantised 
             UNROLL for (int v = 0; v < VECTORS; v++) dots[t][v] = (ints){0} + x_sums[group * tokens + t];
         const int8_t *from = values + group * size * tokens;
         UNROLL for (int quad = 0; quad < loads; quad++, weights += 64) {
-            __builtin_prefetch(weights + 2048);
+            if (kind == WEIGHTS) __builtin_prefetch(weights + 2048);
             if (format == INT8)
                 NAME(dot_u8)(tokens, dots, weights, from + quad * tokens * QUAD);
             else
@@ -310,14 +298,21 @@ INLINE void NAME(quantised_tile)(int tokens, int format, const struct quantised 
         UNROLL for (int v = 0; v < VECTORS; v++) store(to + t * PANEL + v * LANES, sums[t][v]);
 }
 
-#define FEW(n)                                                                  \
-    case n:                                                                     \
-        if (format == INT8)                                                     \
-            NAME(quantised_tile)(n, INT8, x, token, weights, scales, to);       \
-        else                                                                    \
-            NAME(quantised_tile)(n, INT4, x, token, weights, scales, to);       \
+#define BY_KIND(tokens, format)                                                                    \
+    do {                                                                                           \
+        if (kind == WEIGHTS)                                                                       \
+            NAME(quantised_tile)(tokens, format, WEIGHTS, x, token, weights, scales, to);          \
+        else                                                                                       \
+            NAME(quantised_tile)(tokens, format, WEIGHTS_FETCHED, x, token, weights, scales, to);  \
+    } while (0)
+#define FEW(n)                \
+    case n:                   \
+        if (format == INT8)   \
+            BY_KIND(n, INT8); \
+        else                  \
+            BY_KIND(n, INT4); \
         break;
-static TARGET __attribute__((noinline)) void NAME(few_quantised)(int64_t tokens, int64_t format,
+static TARGET __attribute__((noinline)) void NAME(few_quantised)(int64_t tokens, int64_t format, enum kind kind,
                                                                  const struct quantised *x, int64_t token,
                                                                  const uint8_t *weights, const uint16_t *scales,
                                                                  float *to) {
@@ -328,8 +323,10 @@ static TARGET __attribute__((noinline)) void NAME(few_quantised)(int64_t tokens,
 #endif
     }
 }
+#undef BY_KIND
 #undef FEW
 
+/* y (=, += or gelu) x W + b for a panel, which the first tile fetches. */
 static TARGET void NAME(multiply_quantised)(int64_t tokens, const struct quantised *x, const struct linear *linear,
                                             int64_t panel, float *y, int64_t y_stride, int finish) {
     const uint8_t *weights = (const uint8_t *)linear->weights + panel * panel_bytes(linear->format, linear->in);
@@ -338,7 +335,8 @@ static TARGET void NAME(multiply_quantised)(int64_t tokens, const struct quantis
     for (int64_t token = 0; token < tokens; token += QTILE) {
         int64_t few = tokens - token < QTILE ? tokens - token : QTILE;
         float sums[QTILE * PANEL] __attribute__((aligned(64)));
-        NAME(few_quantised)(few, linear->format, x, token, weights, scales, sums);
+        enum kind kind = token == 0 ? WEIGHTS : WEIGHTS_FETCHED;
+        NAME(few_quantised)(few, linear->format, kind, x, token, weights, scales, sums);
         NAME(finish)(few, PANEL, sums, PANEL, y + token * y_stride + panel * PANEL, y_stride, bias, finish);
     }
 }
@@ -408,14 +406,22 @@ INLINE void NAME(softmax)(float *scores, int64_t valid, int64_t padded) {
     for (int64_t s = 0; s < valid; s += LANES) store(scores + s, load(scores + s) * inverse);
 }
 
-/* A number of a cache, rounded to the nearest where it is narrow. */
-INLINE void NAME(put)(void *cache, int64_t index, float value, enum kind kind) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    if (kind == NARROW_CACHE)
-        ((uint16_t *)cache)[index] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-    else
-        ((float *)cache)[index] = value;
+/* Numbers into a cache, `step` apart from a place on, rounded to the nearest where it is narrow. */
+INLINE void NAME(put)(void *cache, int64_t step, const float *from, int64_t count, enum kind kind) {
+    uint16_t *narrow = cache, halves[LANES];
+    float *wide = cache;
+    for (int64_t i = 0; i < count && kind == CACHE; i++) wide[i * step] = from[i];
+    for (int64_t i = 0, few; i < count && kind == NARROW_CACHE; i += few) {
+        few = count - i < LANES ? count - i : LANES;
+        NAME(words) bits = {0};
+        memcpy(&bits, from + i, few == LANES ? sizeof bits : (size_t)few * sizeof(float));
+        NAME(halves) rounded = __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, NAME(halves));
+        memcpy(halves, &rounded, sizeof halves);
+        if (step == 1 && few == LANES)
+            memcpy(narrow + i, halves, sizeof halves);
+        else
+            for (int64_t lane = 0; lane < few; lane++) narrow[(i + lane) * step] = halves[lane];
+    }
 }
 
 /* Where a number of a cache stands. */
@@ -452,9 +458,17 @@ static TARGET struct NAME(head) NAME(head_of)(const struct call *call, int64_t l
     return head;
 }
 
-/* Begin to fetch a cache that is soon read by one token, which waits for memory more than it computes. */
-INLINE void NAME(fetch)(const struct NAME(head) *head, enum kind kind) {
+/* Begin to fetch the query, key and value of a token, which another thread may have computed. */
+INLINE void NAME(fetch_token)(const float *q, int64_t K, int64_t D) {
+    for (int64_t part = 0; part < 3; part++)
+        for (int64_t i = 0; i < K; i += PANEL) __builtin_prefetch(q + part * D + i);
+}
+
+/* Begin to fetch what a head reads soon: its first tokens, and the cache where one token reads that, which waits for
+ * memory more than it computes. */
+INLINE void NAME(fetch)(const struct NAME(head) *head, enum kind kind, int64_t D, int64_t stride) {
     const struct row *row = head->row;
+    for (int64_t t = 0; t < FETCHED_TOKENS && t < row->count; t++) NAME(fetch_token)(head->q + t * stride, head->K, D);
     int64_t positions = row->past + row->count - row->shared, size = kind == NARROW_CACHE ? 2 : 4;
     if (row->count > 1 || kind == CACHE) return; /* float32 gains nothing */
     for (int64_t byte = 0; byte < round_up(positions, PANEL) * head->K * size; byte += 64)
@@ -468,14 +482,15 @@ INLINE void NAME(fetch)(const struct NAME(head) *head, enum kind kind) {
 static TARGET void NAME(remember)(const struct NAME(head) *head, enum kind kind, int64_t D, int64_t stride) {
     const struct row *row = head->row;
     int64_t K = head->K;
-    float *q = head->q;
+    float *q = head->q, scale = head->scale;
     for (int64_t t = 0; t < row->count; t++, q += stride) {
+        if (t + FETCHED_TOKENS < row->count) NAME(fetch_token)(q + FETCHED_TOKENS * stride, K, D);
         int64_t place = row->past + t - row->shared, key = place / PANEL * K * PANEL + place % PANEL;
-        for (int64_t i = 0; i < K; i++) NAME(put)(head->keys, key + i * PANEL, q[D + i], kind);
+        NAME(put)(NAME(place)(head->keys, key, kind), PANEL, q + D, K, kind);
         for (int64_t i = 0; i < K; i += PANEL)
-            for (int64_t lane = 0; lane < (K - i < PANEL ? K - i : PANEL); lane++)
-                NAME(put)(head->values, i * row->capacity + place * PANEL + lane, q[2 * D + i + lane], kind);
-        for (int64_t i = 0; i < K; i++) q[i] *= head->scale;
+            NAME(put)(NAME(place)(head->values, i * row->capacity + place * PANEL, kind), 1, q + 2 * D + i,
+                      K - i < PANEL ? K - i : PANEL, kind);
+        for (int64_t i = 0; i < K; i++) q[i] *= scale;
     }
 }
 
@@ -528,13 +543,13 @@ static TARGET void NAME(attend_run)(const struct call *call, int64_t layer, int6
     const enum kind kind = cache_kind(call->model);
     int64_t D = call->model->n_embd, sQ = call->stride_3D;
     struct NAME(head) this, next = NAME(head_of)(call, layer, first);
-    NAME(fetch)(&next, kind);
+    NAME(fetch)(&next, kind, D, sQ);
     NAME(remember)(&next, kind, D, sQ);
     for (int64_t item = first; item < first + count; item++) {
         this = next;
         if (item + 2 < first + count) {
             struct NAME(head) behind = NAME(head_of)(call, layer, item + 2);
-            NAME(fetch)(&behind, kind);
+            NAME(fetch)(&behind, kind, D, sQ);
         }
         if (item + 1 < first + count) {
             next = NAME(head_of)(call, layer, item + 1);
@@ -586,29 +601,28 @@ static TARGET void NAME(embed)(const struct linear *embedding, int32_t id, float
             SHARE(index, total, statement);                                        \
     } while (0)
 
-/* y (=, += or gelu) x W + b for all tokens. */
+/* y (=, += or gelu) x W + b for all tokens. In floats and with many of them, a thread takes its next run of panels before
+ * it multiplies the one at hand, to know which weights to fetch. */
 static TARGET void NAME(linear)(struct worker *worker, const struct linear *linear, int64_t tokens, const float *x,
                                 int64_t x_stride, float *y, int64_t y_stride, int finish) {
-    int64_t panels = round_up(linear->out, PANEL) / PANEL;
-    if (linear->format == FP32) {
-        PREPARE(tile, (tokens + TILE - 1) / TILE,
-                NAME(lay_tile)(tokens - tile * TILE < TILE ? tokens - tile * TILE : TILE, x + tile * TILE * x_stride,
-                               x_stride, linear->in, worker->tiles + tile * TILE * worker->quantised.stride));
-        int64_t total = (panels + WIDE - 1) / WIDE, pair, behind = 0, more = 0;
-        int64_t pairs = take_some(worker, &pair, total, MOST_PAIRS);
-        for (; pairs > 0; pair = behind, pairs = more) {
-            if (tokens > TILE) more = take_some(worker, &behind, total, MOST_PAIRS); /* already, to fetch its weights */
-            NAME(multiply)(worker, linear, tokens, y, y_stride, finish, pair, pairs, more > 0 ? behind : -1);
-            if (tokens <= TILE) more = take_some(worker, &behind, total, MOST_PAIRS);
-        }
-        NEXT_PHASE;
+    int64_t panels = round_up(linear->out, PANEL) / PANEL, size = group_size(linear->format);
+    struct quantised q = worker->quantised;
+    if (linear->format != FP32) {
+        q.groups = round_up(linear->in, size) / size;
+        PREPARE(token, tokens, NAME(quantise)(&q, token, tokens, x + token * x_stride, size));
+        SHARE(panel, panels, NAME(multiply_quantised)(tokens, &q, linear, panel, y, y_stride, finish));
         return;
     }
-    struct quantised q = worker->quantised;
-    int64_t size = group_size(linear->format);
-    q.groups = round_up(linear->in, size) / size;
-    PREPARE(token, tokens, NAME(quantise)(&q, token, tokens, x + token * x_stride, size));
-    SHARE(panel, panels, NAME(multiply_quantised)(tokens, &q, linear, panel, y, y_stride, finish));
+    PREPARE(tile, (tokens + TILE - 1) / TILE,
+            NAME(lay_tile)(tokens - tile * TILE < TILE ? tokens - tile * TILE : TILE, x + tile * TILE * x_stride,
+                           x_stride, linear->in, worker->tiles + tile * TILE * q.stride));
+    int64_t pairs = (panels + WIDE - 1) / WIDE, first, behind = 0, more = 0;
+    for (int64_t run = take_some(worker, &first, pairs, MOST_PAIRS); run > 0; first = behind, run = more) {
+        if (tokens > TILE) more = take_some(worker, &behind, pairs, MOST_PAIRS);
+        NAME(multiply)(worker, linear, tokens, y, y_stride, finish, first, run, more > 0 ? behind : -1);
+        if (tokens <= TILE) more = take_some(worker, &behind, pairs, MOST_PAIRS);
+    }
+    NEXT_PHASE;
 }
 
 static TARGET void NAME(begin_token)(struct call *call, int64_t row, int64_t t) {

@@ -67,7 +67,15 @@ static float noise(uint64_t key, int64_t id) {
 #define WIDE 1
 #define QTILE 3
 #define OFFSET 128
-typedef float floats_portable __attribute__((vector_size(16)));
+typedef float4 floats_portable;
+static inline floats_portable greater_portable(floats_portable v, floats_portable most) {
+    int4 larger = v > most;
+    return (floats_portable)(((int4)v & larger) | ((int4)most & ~larger));
+}
+static inline floats_portable lesser_portable(floats_portable v, floats_portable least) {
+    int4 smaller = v < least;
+    return (floats_portable)(((int4)v & smaller) | ((int4)least & ~smaller));
+}
 static inline void add_products_portable(int vectors, floats_portable *sums, const floats_portable *w, const float *x,
                                          int is_direct) {
     (void)is_direct;
@@ -112,6 +120,12 @@ static inline int32_t four_bytes(const int8_t *from) {
 #define QTILE 3
 #define OFFSET 0
 typedef float floats_avx2 __attribute__((vector_size(32)));
+TARGET static inline floats_avx2 greater_avx2(floats_avx2 v, floats_avx2 most) {
+    return (floats_avx2)_mm256_max_ps((__m256)v, (__m256)most);
+}
+TARGET static inline floats_avx2 lesser_avx2(floats_avx2 v, floats_avx2 least) {
+    return (floats_avx2)_mm256_min_ps((__m256)v, (__m256)least);
+}
 TARGET static inline __attribute__((always_inline)) void add_products_avx2(int vectors, floats_avx2 *sums,
                                                                            const floats_avx2 *w, const float *x,
                                                                            int is_direct) {
@@ -163,8 +177,14 @@ TARGET static inline __attribute__((always_inline)) void dot_u4_avx2(int tokens,
 #define QTILE 12
 #define OFFSET 128
 typedef float floats_avx512 __attribute__((vector_size(64)));
-/* GCC 12 writes a sum into the register of a factor now and then, and moves it back; and never takes x from memory in the
- * same instruction where several need it. If all did, they would wait for the loads; if none, for the decoding. */
+TARGET static inline floats_avx512 greater_avx512(floats_avx512 v, floats_avx512 most) {
+    return (floats_avx512)_mm512_max_ps((__m512)v, (__m512)most);
+}
+TARGET static inline floats_avx512 lesser_avx512(floats_avx512 v, floats_avx512 least) {
+    return (floats_avx512)_mm512_min_ps((__m512)v, (__m512)least);
+}
+/* GCC 12 writes a sum into the register of a factor now and then, and moves it back; and never takes x from memory in
+ * the same instruction where several need it. If all did, they would wait for the loads; if none, for the decoding. */
 TARGET static inline __attribute__((always_inline)) void add_products_avx512(int vectors, floats_avx512 *sums,
                                                                              const floats_avx512 *w, const float *x,
                                                                              int is_direct) {

@@ -20,6 +20,7 @@
 
 enum { PANEL = 16, QUAD = 4, FEW_TOKENS = 4, ALONE = 4 }; /* ALONE: panels computed together with one token */
 enum { DEPTH = 192, MOST_PAIRS = 4 }; /* inputs, and pairs of panels, of a part of a product of many tokens */
+enum { FETCHED_TOKENS = 4 }; /* of a head, before their keys and values are stored */
 enum format { FP32 = 0, INT8 = 1, INT4 = 2 };
 enum finish { STORE = 0, GELU = 1, ADD = 2 };
 /* What is multiplied with: weights that are fetched while they are used; that are there, while others are fetched; that
@@ -102,8 +103,8 @@ struct worker {
     struct quantised quantised;
 };
 
-/* The product of a tile of tokens and of panels that are `step` numbers apart. With weights the tokens lie side by side,
- * x[depth][tokens of the tile], and with a cache in rows. */
+/* The product of a tile of tokens and of panels that are `step` numbers apart. With weights the tokens lie side by
+ * side, x[depth][tokens of the tile], and with a cache in rows. */
 struct product {
     const float *x;
     int64_t x_stride;
