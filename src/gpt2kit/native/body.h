@@ -117,10 +117,10 @@ INLINE void NAME(tile)(int tokens, int panels, enum kind kind, const struct prod
     floats sums[TILE][ALONE * VECTORS];
     UNROLL for (int t = 0; t < tokens; t++)
         UNROLL for (int v = 0; v < panels * VECTORS; v++) sums[t][v] = (floats){0};
-    if (product->goes_on)
+    if (product->before)
         UNROLL for (int t = 0; t < tokens; t++)
             UNROLL for (int v = 0; v < panels * VECTORS; v++)
-                sums[t][v] = load(product->sums + t * product->stride + v * LANES);
+                sums[t][v] = load(product->before + t * product->stride + v * LANES);
     _Pragma("GCC unroll 4") for (int64_t i = 0; i < depth; i++) {
         floats w[ALONE * VECTORS];
         if (kind == WEIGHTS_FETCHING) __builtin_prefetch(ahead + i * PANEL, 0, 2);
@@ -213,12 +213,15 @@ INLINE void NAME(transpose_four)(const float *x, int64_t x_stride, int64_t in, f
 }
 
 /* The tokens of a tile side by side: all that its product reads of them is then one run of memory, and its instructions
- * need no address of each token. */
+ * need no address of each token. Some inputs at a time, so that what is written stays in the nearest cache. */
 static TARGET void NAME(lay_tile)(int64_t tokens, const float *x, int64_t x_stride, int64_t in, float *to) {
-    int64_t t = 0;
-    for (; t + 4 <= tokens; t += 4) NAME(transpose_four)(x + t * x_stride, x_stride, in, to + t, tokens);
-    for (; t < tokens; t++)
-        for (int64_t i = 0; i < in; i++) to[i * tokens + t] = x[t * x_stride + i];
+    for (int64_t begin = 0, some; begin < in; begin += some, x += some, to += some * tokens) {
+        some = in - begin < 64 ? in - begin : 64;
+        int64_t t = 0;
+        for (; t + 4 <= tokens; t += 4) NAME(transpose_four)(x + t * x_stride, x_stride, some, to + t, tokens);
+        for (; t < tokens; t++)
+            for (int64_t i = 0; i < some; i++) to[i * tokens + t] = x[t * x_stride + i];
+    }
 }
 
 /* y (=, += or gelu) x W + b for any number of tokens, and `pairs` times WIDE panels or as many as there are. With many
@@ -242,20 +245,26 @@ static TARGET void NAME(multiply)(const struct worker *worker, const struct line
             const float *bias = linear->bias ? linear->bias + panel * PANEL : NULL;
             for (int64_t token = 0; token < tokens; token += TILE) {
                 int64_t few = tokens - token < TILE ? tokens - token : TILE, ahead = next * WIDE + token / TILE;
+                int is_last = begin + depth == in;
                 float here[TILE * WIDE * PANEL] __attribute__((aligned(64)));
+                float *kept = worker->sums + ((pair - first) * tokens + token) * WIDE * PANEL;
+                float *result = y + token * y_stride + panel * PANEL;
                 struct product product = {.x = worker->tiles + token * worker->quantised.stride + begin * few,
                                           .weights = all + panel * step + begin * PANEL, .step = step, .depth = depth,
-                                          .sums = here, .stride = WIDE * PANEL, .goes_on = begin > 0};
+                                          .before = begin > 0 ? kept : NULL, .sums = is_last ? here : kept,
+                                          .stride = WIDE * PANEL};
                 enum kind kind = tokens <= TILE ? WEIGHTS : WEIGHTS_FETCHED;
-                if (most < in) product.sums = worker->sums + ((pair - first) * tokens + token) * WIDE * PANEL;
                 if (tokens > TILE && token < WIDE * TILE && next >= 0 && ahead < panels) {
                     product.ahead = all + ahead * step + next_begin * PANEL;
                     kind = WEIGHTS_FETCHING;
                 }
+                /* What is written to soon: stores wait for their line one after the other. */
+                for (int64_t t = 0; t < few; t++)
+                    UNROLL for (int p = 0; p < WIDE; p++)
+                        __builtin_prefetch((is_last ? result + t * y_stride : kept + t * WIDE * PANEL) + p * PANEL, 1);
                 NAME(few_tokens)(few, wide, kind, &product);
-                if (begin + depth == in)
-                    NAME(finish)(few, wide * PANEL, product.sums, WIDE * PANEL, y + token * y_stride + panel * PANEL,
-                                 y_stride, bias, finish);
+                if (is_last)
+                    NAME(finish)(few, wide * PANEL, here, WIDE * PANEL, result, y_stride, bias, finish);
             }
         }
     }
@@ -526,7 +535,7 @@ static TARGET void NAME(attend)(const struct call *call, const struct NAME(head)
                 product.weights = NAME(place)(head->shared_values, panel * Cs * PANEL, kind);
                 product.step = Cs * PANEL, product.depth = shared;
                 NAME(few_tokens)(few, wide, kind, &product);
-                product.x += shared, product.goes_on = 1;
+                product.x += shared, product.before = product.sums;
             }
             product.weights = NAME(place)(head->values, panel * C * PANEL, kind);
             product.step = C * PANEL, product.depth = all - shared;
@@ -601,8 +610,8 @@ static TARGET void NAME(embed)(const struct linear *embedding, int32_t id, float
             SHARE(index, total, statement);                                        \
     } while (0)
 
-/* y (=, += or gelu) x W + b for all tokens. In floats and with many of them, a thread takes its next run of panels before
- * it multiplies the one at hand, to know which weights to fetch. */
+/* y (=, += or gelu) x W + b for all tokens. In floats and with many of them, a thread takes its next run of panels
+ * before it multiplies the one at hand, to know which weights to fetch. */
 static TARGET void NAME(linear)(struct worker *worker, const struct linear *linear, int64_t tokens, const float *x,
                                 int64_t x_stride, float *y, int64_t y_stride, int finish) {
     int64_t panels = round_up(linear->out, PANEL) / PANEL, size = group_size(linear->format);

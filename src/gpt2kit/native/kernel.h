@@ -19,7 +19,7 @@
 #include <stdint.h>
 
 enum { PANEL = 16, QUAD = 4, FEW_TOKENS = 4, ALONE = 4 }; /* ALONE: panels computed together with one token */
-enum { DEPTH = 192, MOST_PAIRS = 4 }; /* inputs, and pairs of panels, of a part of a product of many tokens */
+enum { DEPTH = 384, MOST_PAIRS = 4 }; /* inputs, and pairs of panels, of a part of a product of many tokens */
 enum { FETCHED_TOKENS = 4 }; /* of a head, before their keys and values are stored */
 enum format { FP32 = 0, INT8 = 1, INT4 = 2 };
 enum finish { STORE = 0, GELU = 1, ADD = 2 };
@@ -110,10 +110,10 @@ struct product {
     int64_t x_stride;
     const void *weights;
     int64_t step, depth;
+    const float *before; /* the sums of earlier inputs, or NULL; to put them away and go on keeps every bit */
     float *sums;
-    int64_t stride;
-    int goes_on;        /* from the sums that are there, those of earlier inputs; both keep every bit */
-    const float *ahead; /* `depth` by 16 weights that are used soon */
+    int64_t stride;      /* of both */
+    const float *ahead;  /* `depth` by 16 weights that are used soon */
 };
 
 /* A token to be chosen from `scores`: the model's own, `logits`, or what penalties made of them. */
