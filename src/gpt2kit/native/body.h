@@ -193,20 +193,16 @@ INLINE int64_t NAME(panels_for)(int64_t tokens, int64_t left) {
     return left >= most ? most : tokens == 1 ? left : 1;
 }
 
-/* Four rows of x, from `t` on, into the columns t to t + 3 of a tile. */
+/* Four rows of x into four columns of a tile. */
 INLINE void NAME(transpose_four)(const float *x, int64_t x_stride, int64_t in, float *to, int64_t tokens) {
-    const int4 low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, last = {2, 3, 6, 7};
     int64_t i = 0;
     for (; i + 4 <= in; i += 4) {
         float4 rows[4];
         UNROLL for (int r = 0; r < 4; r++) memcpy(&rows[r], x + r * x_stride + i, sizeof rows[r]);
-        float4 low_01 = __builtin_shuffle(rows[0], rows[1], low), high_01 = __builtin_shuffle(rows[0], rows[1], high);
-        float4 low_23 = __builtin_shuffle(rows[2], rows[3], low), high_23 = __builtin_shuffle(rows[2], rows[3], high);
-        rows[0] = __builtin_shuffle(low_01, low_23, first);
-        rows[1] = __builtin_shuffle(low_01, low_23, last);
-        rows[2] = __builtin_shuffle(high_01, high_23, first);
-        rows[3] = __builtin_shuffle(high_01, high_23, last);
-        UNROLL for (int r = 0; r < 4; r++) memcpy(to + (i + r) * tokens, &rows[r], sizeof rows[r]);
+        UNROLL for (int r = 0; r < 4; r++) {
+            float4 column = {rows[0][r], rows[1][r], rows[2][r], rows[3][r]};
+            memcpy(to + (i + r) * tokens, &column, sizeof column);
+        }
     }
     for (; i < in; i++)
         for (int r = 0; r < 4; r++) to[i * tokens + r] = x[r * x_stride + i];
