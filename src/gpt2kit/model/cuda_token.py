@@ -111,9 +111,9 @@ class Arguments(ctypes.Structure):
         ("num_layers", ctypes.c_int),
         ("vocabulary", ctypes.c_int),
         ("epsilon", ctypes.c_float),
-        ("cache_layer", ctypes.c_long),
-        ("cache_head", ctypes.c_long),
-        ("cache_column", ctypes.c_long),
+        ("cache_layer", ctypes.c_longlong),
+        ("cache_head", ctypes.c_longlong),
+        ("cache_column", ctypes.c_longlong),
     )
 
 

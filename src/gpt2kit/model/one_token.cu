@@ -7,10 +7,10 @@
 // once, and whoever needs it looks until it is there. Nobody has to wait for more than that, and no place is written
 // twice in a token.
 //
-// Given when it is compiled: WIDTH of the model, HEADS, INNER width of the MLP, PROGRAMS, SHARES of a cache's columns at
-// most, LEAST_SHARE of columns, WARPS that multiply, SPLIT and INNER_SPLIT (parts of a product's inputs, each for other
-// warps), SHARED_BYTES of shared memory, SLOT_BYTES of it for weights at a time, IS_BFLOAT16 or float16. Functions are
-// a GPU's where nothing else is said.
+// Given when it is compiled: WIDTH of the model, HEADS, INNER width of the MLP, PROGRAMS, SHARES of a cache's columns
+// at most, LEAST_SHARE of columns, WARPS that multiply, SPLIT and INNER_SPLIT (parts of a product's inputs, each for
+// other warps), SHARED_BYTES of shared memory, SLOT_BYTES of it for weights at a time, IS_BFLOAT16 or float16.
+// Functions are a GPU's where nothing else is said.
 
 typedef unsigned int uint;
 typedef unsigned long long Word;  // eight bytes: a number with the token it belongs to, or a barrier
@@ -27,8 +27,8 @@ constexpr int INNER_SHARE = (INNER + PROGRAMS - 1) / PROGRAMS;
 
 // What the programs tell each other, for each layer.
 constexpr int QKV = 0, PARTS = QKV + 3 * WIDTH, PART_LOGS = PARTS + SHARES * WIDTH;
-constexpr int ATTENDED = PART_LOGS + (SHARES * HEADS + 1) / 2 * 2, HIDDEN = ATTENDED + WIDTH, LAYER_OUT = HIDDEN + INNER;
-constexpr int LAYER_WORDS = LAYER_OUT + WIDTH;
+constexpr int ATTENDED = PART_LOGS + (SHARES * HEADS + 1) / 2 * 2, HIDDEN = ATTENDED + WIDTH;
+constexpr int LAYER_OUT = HIDDEN + INNER, LAYER_WORDS = LAYER_OUT + WIDTH;
 
 struct alignas(16) Exchange {
     float residual[WIDTH];
@@ -381,7 +381,7 @@ void multiply(
 // A head's attention to some columns, up to `end`, of which the last one of all has just been computed.
 void attend(
     Shared &shared, const Word *qkv, Word *part, Word *part_log, uint token, const half *keys, const half *values,
-    int head, int begin, int end, int column, long cache_column, float scale) {
+    int head, int begin, int end, int column, long long cache_column, float scale) {
     constexpr int NEIGHBOURS = HEAD_WIDTH / 8, AT_A_TIME = THREADS / NEIGHBOURS, DEPTH = 4;
     static_assert(HEAD_WIDTH % 8 == 0 && LANES % NEIGHBOURS == 0, "a head's width is none that can be divided so");
     const int warp = threadIdx.x / LANES, lane = threadIdx.x % LANES, eighth = lane % NEIGHBOURS;
@@ -528,9 +528,9 @@ void gather_attended(Shared &shared, const Word *parts, const Word *logs, uint t
 }
 
 struct Arguments {
-    const long *ids;  // the token
-    long *place;      // its column, and its position; grows by one
-    uint *state;      // the number of the token, from 1; programs that have read it
+    const long long *ids;  // the token
+    long long *place;      // its column, and its position; grows by one
+    uint *state;           // the number of the token, from 1; programs that have read it
     const half *token_embedding, *position_embedding, *norms, *biases;
     const half *attention_in, *attention_out, *mlp_in, *mlp_out, *head;
     const float *vocabulary_bias, *scales;
@@ -539,7 +539,7 @@ struct Arguments {
     float *logits, *summaries;
     int num_layers, vocabulary;
     float epsilon;
-    long cache_layer, cache_head, cache_column;
+    long long cache_layer, cache_head, cache_column;
 };
 
 // What is small is read when it is needed: by then it should be near.
@@ -583,7 +583,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + LANES, 1) read_token(cons
         return;
     }
 
-    const long column = *given.place;
+    const long long column = *given.place;
     const uint token = *reinterpret_cast<volatile uint *>(given.state);
     const int num_columns = static_cast<int>(column) + 1;
     const int share = max((num_columns + SHARES - 1) / SHARES, LEAST_SHARE);
