@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from gpt2kit import PreparedData, PrepareSettings, prepare
@@ -12,6 +13,10 @@ from gpt2kit import PreparedData, PrepareSettings, prepare
 _NOUNS = ("king", "fox", "miller", "river", "castle", "daughter", "wolf", "garden", "crown", "bird", "forest", "horse")
 _VERBS = ("saw", "followed", "loved", "feared", "sold", "found", "carried", "called", "watched", "forgot")
 _ADJECTIVES = ("old", "golden", "little", "wicked", "merry", "hungry", "clever", "silent", "poor", "great")
+
+# How long an example takes is no property of ours: a busy machine is slow.
+hypothesis.settings.register_profile("gpt2kit", deadline=None)
+hypothesis.settings.load_profile("gpt2kit")
 
 
 @pytest.fixture(scope="session")
