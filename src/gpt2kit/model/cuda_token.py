@@ -17,7 +17,7 @@ from gpt2kit.console import warn
 
 _WARP = 32
 _MOST_WARPS = 12  # that multiply; one more fetches
-_LEAST_SHARE = 32  # of a cache's columns, for one program
+LEAST_SHARE = 32  # of a cache's columns, for one program
 _SLOT_BYTES = 36864  # of weights at a time: 24 rows of GPT-2 124M
 _OLDEST = (9, 0)  # compute capability that has copies in the background
 
@@ -81,15 +81,19 @@ class Shape:
         return min(divisions, key=cost, default=None)
 
     def definitions(self, shared_bytes: int) -> dict[str, int]:
-        """What the kernel is compiled with, where a program has so much shared memory."""
+        """What the kernel is compiled with, where a program has so much shared memory and there is a `division`."""
+        assert self.division is not None
+        warps, split, inner_split = self.division
         return {
             "WIDTH": self.width,
             "HEADS": self.heads,
             "INNER": self.inner,
             "PROGRAMS": self.programs,
             "SHARES": self.shares,
-            "LEAST_SHARE": _LEAST_SHARE,
-            **dict(zip(("WARPS", "SPLIT", "INNER_SPLIT"), self.division or (), strict=False)),
+            "LEAST_SHARE": LEAST_SHARE,
+            "WARPS": warps,
+            "SPLIT": split,
+            "INNER_SPLIT": inner_split,
             "SHARED_BYTES": shared_bytes,
             "SLOT_BYTES": _SLOT_BYTES,
             "IS_BFLOAT16": int(self.is_bfloat16),
@@ -130,7 +134,8 @@ class TokenKernel:
         self._function = _function(shape, device.index or 0)
         self._arguments, self._device = arguments, device
         self._places = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
-        threads = _WARP * (shape.definitions(0)["WARPS"] + 1)
+        assert shape.division is not None
+        threads = _WARP * (shape.division[0] + 1)
         self._blocks = shape.programs, 1, 1, threads, 1, 1, _shared_bytes(device.index or 0)
 
     def start(self) -> None:

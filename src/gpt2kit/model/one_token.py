@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from gpt2kit.model.cache import KVCache
-from gpt2kit.model.cuda_token import Arguments, Shape, TokenKernel, can_run
+from gpt2kit.model.cuda_token import LEAST_SHARE, Arguments, Shape, TokenKernel, can_run
 from gpt2kit.model.gpt2 import GPT2, Block, Conv1D
 from gpt2kit.model.kernels import available, power_of_2
 
 _TILE = 32768  # weights that a program holds at a time: a quarter of its registers
 _COLUMNS = 64  # of a cache, at a time
-_LEAST_SHARE = 32  # of a cache's columns, for one program
 _ROOM = 1.2  # times the weights' copy has to be free
 
 
@@ -57,7 +56,7 @@ class TokenReader:
         logits_1V: scores behind the last token read, float32.
         summaries_4P: of each program's share of them: the greatest, the sum of e^(score - that), the greatest with
             the bias, and which one it is, as an int32's bits.
-        shape: what the CUDA kernel is compiled for.
+        shape: what the kernel is compiled for.
     """
 
     def __init__(
@@ -91,15 +90,14 @@ class TokenReader:
         # Powers of two are quicker than of e.
         scales = [block.attn.scale * 1.4426950408889634 for block in blocks]
         self._scales = torch.tensor(scales, device=device)
-        self._shares = max(self._programs // config.n_head, 1)
         self._counter = torch.zeros(1, dtype=torch.int32, device=device)
-        D = config.n_embd
-        sizes = [D, D, self._shares * D, self._shares * config.n_head, config.inner_width]
+        D, dtype = config.n_embd, self._head.dtype
+        self.shape = Shape(D, config.n_head, config.inner_width, self._programs, dtype == torch.bfloat16)
+        shares = self.shape.shares
+        sizes = [D, D, shares * D, shares * config.n_head, config.inner_width]
         self._scratch = [torch.empty(size, device=device) for size in sizes]
         self.logits_1V = torch.empty(1, config.vocab_size, device=device)
         self.summaries_4P = torch.empty(4, self._programs, device=device)
-        dtype = self._head.dtype
-        self.shape = Shape(D, config.n_head, config.inner_width, self._programs, dtype == torch.bfloat16)
         self._kernel_tensors: dict[str, Tensor] = {}
         self._kernel: TokenKernel | None = None
         if device.type == "cuda" and dtype != torch.float32 and can_run(self.shape, device):
@@ -143,15 +141,15 @@ class TokenReader:
             HEADS=config.n_head,
             HEAD_WIDTH=head_width,
             INNER=config.inner_width,
-            SHARES=self._shares,
-            PADDED_SHARES=power_of_2(self._shares),
+            SHARES=self.shape.shares,
+            PADDED_SHARES=power_of_2(self.shape.shares),
             PADDED_HEADS=power_of_2(config.n_head),
             INNER_LANES=inner_lanes,
             COLUMNS=_COLUMNS,
             IN_ROWS=_rows(widest, programs, lanes),
             OUT_ROWS=_rows(config.n_embd, programs, lanes),
             INNER_ROWS=_rows(config.n_embd, programs, inner_lanes),
-            LEAST_SHARE=_LEAST_SHARE,
+            LEAST_SHARE=LEAST_SHARE,
             num_warps=8,
             num_stages=1,
             launch_cooperative_grid=True,
