@@ -21,8 +21,10 @@ from gpt2kit.files import free_bytes
 from gpt2kit.hub import cached_copy
 from gpt2kit.model.gpt2 import GPT2Config
 from gpt2kit.native.library import ISAS, best_isa, load_library
+from gpt2kit.native.step import has_step_kernel
 from gpt2kit.runtime import VERSION, available_memory_bytes, select_device, select_dtype
-from gpt2kit.training.memory import matrix_rate, probabilities_kept, step_seconds, training_memory_bytes
+from gpt2kit.training.memory import in_arena, matrix_rate, probabilities_kept, step_seconds, training_memory_bytes
+from gpt2kit.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     import torch
@@ -240,7 +242,8 @@ def examine(*, device: str = "auto", folder: Path | None = None) -> Examination:
     context = _CPU_CONTEXT if chosen.type == "cpu" else _CONTEXT
     available = available_memory_bytes(chosen)
     flops = matrix_rate(chosen, dtype)
-    kept = probabilities_kept(GPT2Config().attn_pdrop, context=context, device=chosen, dtype=dtype)
+    by_kernel = in_arena(TrainSettings(), chosen, dtype) and has_step_kernel()
+    kept = probabilities_kept(GPT2Config().attn_pdrop, context=context, device=chosen, dtype=dtype, by_kernel=by_kernel)
     read_rate = _read_rate(chosen)
     disk = free_bytes(folder or Path())
     return Examination(

@@ -7,6 +7,8 @@ from gpt2kit.model import products
 from gpt2kit.model.arena import Arena
 from gpt2kit.model.gpt2 import GPT2, GPT2Config
 from gpt2kit.model.lora import TARGETS, add_lora
+from gpt2kit.model.operations import Operations, TorchOperations
+from gpt2kit.native.step import has_step_kernel, step_operations
 
 
 def small_model(dropout: float = 0.0, lora: tuple[str, ...] = (), lora_dropout: float = 0.0) -> GPT2:
@@ -35,6 +37,15 @@ def batch(seed: int = 0, rows: int = 3) -> torch.Tensor:
     return torch.randint(211, (rows, 80), generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.fixture(params=["pytorch", "kernel"])
+def operations(request: pytest.FixtureRequest) -> Operations:
+    if request.param == "pytorch":
+        return TorchOperations()
+    if not has_step_kernel():
+        pytest.skip("the kernel does not run here")
+    return step_operations()
+
+
 @pytest.fixture(autouse=True)
 def without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "prefers_onednn", lambda: False)
@@ -42,26 +53,34 @@ def without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("frozen", [(), ("h.0.", "h.1."), ("wte", "wpe", "h.0."), ("ln_1", "c_fc"), ("c_proj", "bias")])
 @pytest.mark.parametrize("with_segments", [False, True])
-def test_gradients_are_autograds(frozen: tuple[str, ...], with_segments: bool) -> None:
+@pytest.mark.parametrize("computed_again", [False, True])
+def test_gradients_are_autograds(
+    operations: Operations, frozen: tuple[str, ...], with_segments: bool, computed_again: bool
+) -> None:
     ours, plain = small_model(), small_model()
+    ours.gradient_checkpointing = computed_again
     for model in (ours, plain):
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not any(part in name for part in frozen))
-    assert_gradients_are_the_same(ours, plain, (torch.arange(80) // 30).expand(3, 80) if with_segments else None)
+    assert_gradients_are_the_same(
+        operations, ours, plain, (torch.arange(80) // 30).expand(3, 80) if with_segments else None
+    )
 
 
 @pytest.mark.parametrize("targets", [TARGETS, ("c_attn",), ("c_proj",), ("mlp.c_fc", "attn.c_proj")])
 @pytest.mark.parametrize("biases_too", [False, True])
-def test_gradients_of_updates_are_autograds(targets: tuple[str, ...], biases_too: bool) -> None:
+def test_gradients_of_updates_are_autograds(operations: Operations, targets: tuple[str, ...], biases_too: bool) -> None:
     ours, plain = small_model(lora=targets), small_model(lora=targets)
     for model in (ours, plain):
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("lora" in name or (biases_too and ("bias" in name or "h.1.mlp.c_fc" in name)))
-    assert_gradients_are_the_same(ours, plain, None)
+    assert_gradients_are_the_same(operations, ours, plain, None)
 
 
-def assert_gradients_are_the_same(ours: GPT2, plain: GPT2, segments: torch.Tensor | None) -> None:
-    memory = products.GradientMemory(ours.parameters())
+def assert_gradients_are_the_same(
+    operations: Operations, ours: GPT2, plain: GPT2, segments: torch.Tensor | None
+) -> None:
+    memory = products.GradientMemory(ours.parameters(), operations)
     for seed in range(2):  # the second time in memory that has been used
         for parameter in (*ours.parameters(), *plain.parameters()):
             parameter.grad = None
@@ -80,9 +99,9 @@ def assert_gradients_are_the_same(ours: GPT2, plain: GPT2, segments: torch.Tenso
 
 
 @pytest.mark.parametrize(("lora", "name"), [((), "mlp.c_fc.weight"), (TARGETS, "mlp.c_fc.lora_A")])
-def test_dropout_drops_the_same_in_both_passes(lora: tuple[str, ...], name: str) -> None:
+def test_dropout_drops_the_same_in_both_passes(operations: Operations, lora: tuple[str, ...], name: str) -> None:
     """The gradient in a direction is what a step in it changes, with the same numbers drawn."""
-    model, memory, tokens = small_model(0.2, lora, lora_dropout=0.3), products.GradientMemory(), batch()
+    model, memory, tokens = small_model(0.2, lora, lora_dropout=0.3), products.GradientMemory((), operations), batch()
 
     def loss() -> torch.Tensor:
         torch.manual_seed(5)
@@ -116,14 +135,31 @@ def test_dropout_drops_what_autograds_layers_do(lora: bool, with_checkpointing: 
 
 
 @pytest.mark.parametrize("lora", [(), TARGETS, ("c_attn",)])
-def test_nothing_is_left_over_after_a_step(lora: tuple[str, ...]) -> None:
-    model, memory = small_model(0.1, lora, lora_dropout=0.1), products.GradientMemory()
+def test_nothing_is_left_over_after_a_step(operations: Operations, lora: tuple[str, ...]) -> None:
+    model, memory = small_model(0.1, lora, lora_dropout=0.1), products.GradientMemory((), operations)
     for _ in range(3):
         tokens = batch()
         model.loss(tokens, tokens, gradient_scale=1.0, gradient_memory=memory).backward()
     gradients = {parameter.grad.data_ptr() for parameter in model.parameters() if parameter.grad is not None}
     # What goes into the last norm and the loss is read by autograd, which does not give back.
     assert len(set(memory.arena._taken) - gradients) <= 3
+
+
+def test_computed_again_gives_the_same_bits_and_keeps_less(operations: Operations) -> None:
+    gradients, sizes = [], []
+    for again in (False, True):
+        model, memory, tokens = small_model(0.1, TARGETS), products.GradientMemory((), operations), batch()
+        model.gradient_checkpointing = again
+        torch.manual_seed(3)
+        loss = model.loss(tokens, tokens, gradient_scale=1.0, gradient_memory=memory)
+        sizes.append(sum(end - start for _, start, end in memory.arena._taken.values()))
+        loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters() if "lora" in name})
+        own = {parameter.grad.data_ptr() for parameter in model.parameters() if parameter.grad is not None}
+        assert len(set(memory.arena._taken) - own) <= 1
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]), name
+    assert sizes[1] < sizes[0] / 3
 
 
 def test_pieces_do_not_overlap_and_grow_together_again() -> None:

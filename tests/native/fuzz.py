@@ -1,15 +1,19 @@
-"""Random models of random shapes, read in random pieces by a given build of the kernel: `fuzz.py LIBRARY SEED ROUNDS`.
+"""Random models of random shapes, read in random pieces by a given build of the kernel, and random training steps'
+operations: `fuzz.py LIBRARY SEED ROUNDS`.
 
 Run by `test_sanitizers`, in a process that has the sanitizers' libraries loaded, and by hand for longer.
 """
 
+import ctypes
 import json
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from gpt2kit.native import library
@@ -59,12 +63,65 @@ def read_at_random(rng: np.random.Generator, engine: NativeEngine) -> None:
                 cache.length = int(rng.integers(0, cache.length + 1))  # tokens that are forgotten again
 
 
+RUN = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+@RUN
+def run_on_threads(work: int, argument: int, num_threads: int, flags: int) -> None:
+    """What OpenMP's entry does, by threads of Python."""
+    threads = [threading.Thread(target=WORK(work), args=(argument,)) for _ in range(num_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def floats(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def operate_at_random(rng: np.random.Generator, kernel: ctypes.CDLL, isa: int) -> None:
+    threads, seed = int(rng.integers(1, 4)), int(rng.integers(1 << 62))
+    B, T, H, K = (int(rng.integers(1, most)) for most in (4, 80, 4, 40))
+    stride = -(-kernel.gk_attention_scratch(T, K) // 16) * 16
+    scratch = np.empty(threads * stride + 16, dtype=np.float32)
+    first = np.maximum.accumulate(np.where(rng.random((B, T)) < 0.1, np.arange(T), 0), axis=1).astype(np.int32)
+    arrays = {"qkv": floats(rng, B, T, 3 * H * K), "out": floats(rng, B, T, H * K), "log_sums": floats(rng, B, H, T)}
+    if rng.random() < 0.5:
+        arrays["first"] = first
+    gradients = {"grad_out": floats(rng, B, T, H * K), "grad_qkv": floats(rng, B, T, 3 * H * K)}
+    for given in (arrays, arrays | gradients):
+        call = library.AttentionCall(
+            rows=B, length=T, heads=H, width=K, scale=0.3, dropout=float(rng.choice([0.0, 0.2, 1.0])), seed=seed,
+            scratch=scratch.ctypes.data + -scratch.ctypes.data % 64, stride_scratch=stride,
+            **{name: array.ctypes.data for name, array in given.items()},
+        )  # fmt: skip
+        kernel.gk_attend(ctypes.cast(run_on_threads, ctypes.c_void_p), threads, isa, ctypes.byref(call))
+    N, width = int(rng.integers(1, 100)), int(rng.integers(1, 70))
+    chunks = -(-N // library.CHUNK)
+    targets = rng.integers(0, width, N)
+    for operation in range(7):
+        given = {name: floats(rng, N, width) for name in ("input", "x", "y")}
+        given |= {name: floats(rng, width) for name in ("gain", "bias")}
+        given |= {"statistics": floats(rng, N, 2), "sums": floats(rng, chunks, 2, width), "targets": targets}
+        if operation in {1, 3, 5} and rng.random() < 0.5:
+            del given["sums"]
+        call = library.RowsCall(
+            operation=operation, num_rows=N, width=width, stride=width, epsilon=1e-5, seed=seed,
+            dropout=float(rng.choice([0.0, 0.2, 1.0])), **{name: array.ctypes.data for name, array in given.items()},
+        )  # fmt: skip
+        kernel.gk_rows(ctypes.cast(run_on_threads, ctypes.c_void_p), threads, isa, ctypes.byref(call))
+
+
 def main(path: str, seed: str, rounds: str) -> None:
     rng = np.random.default_rng(int(seed))
     with mock.patch.object(library, "library_path", return_value=Path(path)):
         kernel = library.load_library()
     assert kernel is not None
     for _ in range(int(rounds)):
+        for isa in range(library.best_isa(kernel) + 1):
+            operate_at_random(rng, kernel, isa)
         with tempfile.TemporaryDirectory() as folder:
             random_model(rng, Path(folder))
             for weights in ("fp32", "int8", "int4"):

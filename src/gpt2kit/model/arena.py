@@ -39,6 +39,10 @@ class Arena:
         self._taken[piece.data_ptr()] = block, start, start + room
         return piece
 
+    def __contains__(self, piece: Tensor) -> bool:
+        """Whether it is a piece that is taken."""
+        return piece.data_ptr() in self._taken
+
     def give(self, piece: Tensor) -> None:
         """Give a piece back, as it was taken; a tensor that is not from here is left alone."""
         gap = self._taken.pop(piece.data_ptr(), None)

@@ -33,6 +33,14 @@ def segment_starts(segment_ids_BT: Tensor) -> Tensor:
     return torch.nn.functional.pad(starts_S, (0, 1), value=segment_ids_BT.numel()).int()
 
 
+def first_seen(segment_ids_BT: Tensor) -> Tensor:
+    """The first position of its row that belongs to each position's segment: int32 [B, T]."""
+    positions_T = torch.arange(segment_ids_BT.size(1), dtype=torch.int32, device=segment_ids_BT.device)
+    starts_BT = torch.ones_like(segment_ids_BT, dtype=torch.bool)
+    starts_BT[:, 1:] = segment_ids_BT[:, 1:] != segment_ids_BT[:, :-1]
+    return (positions_T * starts_BT).cummax(dim=1).values.to(torch.int32)
+
+
 def attention_in_segments(
     q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, segment_starts_S: Tensor, *, scale: float, dropout: float
 ) -> Tensor:

@@ -9,7 +9,7 @@ each branch, 3 D queries, keys and values, D attended, 4 D hidden).
 Shapes: N tokens, D width, F width of an MLP, I input width and O output width of a layer, R rank of an update.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from gpt2kit.model.arena import Arena
-from gpt2kit.model.dropout import fill_with_noise
-from gpt2kit.model.products import GradientMemory
+from gpt2kit.model.operations import Attending, Between, InputDropout
+from gpt2kit.model.products import GradientMemory, gradients_added_in_place
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def attention_onto(
     layer: Layer,
     projection: Layer,
     dropout: float,
-    attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+    attending: Attending,
     memory: GradientMemory,
 ) -> Tensor:
     """`x + dropout(attend(q, k, v) W' + b')`, where q, k and v are `norm(x) W + b`: [B, T, D] -> [B, T, D].
@@ -67,10 +66,10 @@ def attention_onto(
         layer: makes queries, keys and values.
         projection: of what was attended to.
         dropout: behind it.
-        attend: from queries, keys and values to what was attended to, each [B, T, D]; differentiable.
-        memory: where results and gradients are made.
+        attending: how it is attended.
+        memory: where results and gradients are made, and what makes them.
     """
-    between = _Attention(attend, x_BTD.shape, memory.arena)
+    between = memory.operations.attention(x_BTD.shape, attending, memory.arena)
     return _branch_onto(x_BTD, norm, layer, projection, dropout, between, memory)
 
 
@@ -78,7 +77,47 @@ def mlp_onto(
     x_BTD: Tensor, norm: nn.LayerNorm, layer: Layer, projection: Layer, dropout: float, memory: GradientMemory
 ) -> Tensor:
     """`x + dropout(gelu(norm(x) W + b) W' + b')` with the tanh-approximated GELU: [B, T, D] -> [B, T, D]."""
-    return _branch_onto(x_BTD, norm, layer, projection, dropout, _Activation(memory.arena), memory)
+    between = memory.operations.activation(layer.bias, memory.arena)
+    return _branch_onto(x_BTD, norm, layer, projection, dropout, between, memory)
+
+
+def computed_again(
+    compute: Callable[[Tensor], Tensor], x_BTD: Tensor, parameters: Iterable[nn.Parameter], memory: GradientMemory
+) -> Tensor:
+    """What branches make of the input, of which only the input is kept: the backward pass computes it again.
+
+    Args:
+        compute: from the input to the output, by branches in this memory.
+        x_BTD: the input.
+        parameters: all that it is computed with.
+        memory: where it is computed.
+    """
+    out_BTD: Tensor = _Again.apply(x_BTD, compute, memory, *parameters)  # type: ignore[no-untyped-call]
+    return out_BTD
+
+
+class _Again(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x_BTD: Tensor, compute: Callable[[Tensor], Tensor], memory: GradientMemory, *parameters: Tensor
+    ) -> Tensor:
+        ctx.x_BTD, ctx.compute, ctx.memory, ctx.num_parameters = x_BTD, compute, memory, len(parameters)
+        ctx.random_state = torch.get_rng_state()
+        return compute(x_BTD.clone())  # branches give their input back to the arena
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        arena, state = ctx.memory.arena, torch.get_rng_state()
+        torch.set_rng_state(ctx.random_state)  # what was dropped is dropped again
+        with torch.enable_grad(), gradients_added_in_place(ctx.memory):
+            x_BTD = ctx.x_BTD.detach().clone().requires_grad_(ctx.needs_input_grad[0])
+            out_BTD = ctx.compute(x_BTD)
+        torch.set_rng_state(state)
+        torch.autograd.backward(out_BTD, grad_outputs[0])
+        arena.give(out_BTD)
+        arena.give(ctx.x_BTD)
+        return x_BTD.grad, None, None, *(None,) * ctx.num_parameters
 
 
 def _branch_onto(
@@ -87,15 +126,16 @@ def _branch_onto(
     layer: Layer,
     projection: Layer,
     dropout: float,
-    between: "_Between",
+    between: Between,
     memory: GradientMemory,
 ) -> Tensor:
     # What autograd has to know that it is computed with: first the vectors, whose gradients it is given.
     vectors = norm.weight, norm.bias, layer.bias, projection.bias
     updates = [each.update for each in (layer, projection) if each.update]
     matrices = layer.weight, projection.weight, *(matrix for each in updates for matrix in (each.a_RI, each.b_OR))
+    keeps = torch.is_grad_enabled()  # which it is not in `forward`
     out_ND: Tensor = _BranchOnto.apply(  # type: ignore[no-untyped-call]
-        x_BTD.flatten(0, 1), norm, layer, projection, dropout, between, memory, *vectors, *matrices
+        x_BTD.flatten(0, 1), norm, layer, projection, dropout, between, memory, keeps, *vectors, *matrices
     )
     return out_ND.view(x_BTD.shape)
 
@@ -109,158 +149,67 @@ class _BranchOnto(torch.autograd.Function):
         layer: Layer,
         projection: Layer,
         dropout: float,
-        between: "_Between",
+        between: Between,
         memory: GradientMemory,
+        keeps: bool,
         *parameters: Tensor,
     ) -> Tensor:
-        ctx.arena, ctx.between, ctx.num_matrices = memory.arena, between, len(parameters) - 4
-        ctx.norm, ctx.dropout = _Norm(x_ND, norm), _Dropout(dropout, memory.arena)
+        operations, arena = memory.operations, memory.arena
+        ctx.arena, ctx.between, ctx.x_ND, ctx.num_matrices = arena, between, x_ND, len(parameters) - 4
+        ctx.norm, ctx.dropout = operations.norm(x_ND, norm, arena), operations.dropout(dropout, arena)
         ctx.layer, ctx.projection = _Product(layer, memory), _Product(projection, memory)
-        between.begin(ctx.layer.of(ctx.norm.output()))
-        between_NI = between.output()
-        out_ND = ctx.projection.of(between_NI)
+        normed_ND = ctx.norm.output()
+        first_NO = ctx.layer.of(normed_ND, with_bias=not between.adds_bias)
+        ctx.norm.give(normed_ND)
+        between_NI = between.begin(first_NO)
+        out_ND: Tensor = ctx.projection.of(between_NI, with_bias=False)
         between.give(between_NI)
-        ctx.dropout.draw(out_ND.shape)
-        dropped_ND: Tensor = ctx.dropout.apply_to(out_ND)
-        return dropped_ND.add_(x_ND)
+        ctx.dropout.onto(out_ND, projection.bias, x_ND)
+        if not (keeps and any(ctx.needs_input_grad)):
+            _end(ctx)
+        return out_ND
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        grad_out_ND = grad_outputs[0].contiguous()
-        grad_ND = ctx.dropout.of(grad_out_ND)
-        grad_bias_D = ctx.projection.backward(grad_ND)
-        if ctx.projection.reads_input:
-            between_NI = ctx.between.output()
-            ctx.projection.add_gradients(between_NI)
-            ctx.between.give(between_NI)
-            del between_NI
-        grad_NI = ctx.projection.input_gradient()
-        ctx.projection.end()
-        ctx.dropout.give(grad_ND)
-        ctx.dropout.end()
-        grads = _input_gradients(ctx, ctx.between.input_gradient(grad_NI), grad_out_ND)
-        return grads[0], *(None,) * 6, *grads[1:], grad_bias_D, *(None,) * ctx.num_matrices
-
-
-class _Between(Protocol):
-    """What a branch computes between its two layers."""
-
-    def begin(self, x_NO: Tensor) -> None:
-        """Take over what the first layer made."""
-
-    def output(self) -> Tensor:
-        """What the second layer multiplies: [N, I]."""
-
-    def give(self, output_NI: Tensor) -> None:
-        """Say that `output`'s result has been read."""
-
-    def input_gradient(self, grad_NI: Tensor) -> Tensor:
-        """From the gradient of the output that of what the first layer made, and give back all else."""
-
-
-class _Attention:
-    """Attention, whose output is kept."""
-
-    def __init__(
-        self, attend: Callable[[Tensor, Tensor, Tensor], Tensor], shape_BTD: Sequence[int], arena: Arena
-    ) -> None:
-        self._attend, self._shape_BTD, self._arena = attend, shape_BTD, arena
-
-    def begin(self, x_NO: Tensor) -> None:
-        self._qkv_NC = x_NO
-        self._parts = [part_ND.view(*self._shape_BTD).requires_grad_() for part_ND in x_NO.chunk(3, dim=1)]
-        with torch.enable_grad():
-            self._attended_BTD = self._attend(*self._parts)
-
-    def output(self) -> Tensor:
-        return self._attended_BTD.detach().flatten(0, 1)
-
-    def give(self, output_NI: Tensor) -> None:
-        pass  # it is not from the arena
-
-    def input_gradient(self, grad_NI: Tensor) -> Tensor:
-        grad_parts = torch.autograd.grad(self._attended_BTD, self._parts, grad_NI.view(*self._shape_BTD))
-        del self._attended_BTD, self._parts  # autograd keeps this until the whole backward pass is over
-        self._arena.give(grad_NI)
-        grad_NC = self._arena.take(self._qkv_NC.shape)
-        for part_ND, grad_part_BTD in zip(grad_NC.chunk(3, dim=1), grad_parts, strict=True):
-            part_ND.copy_(grad_part_BTD.flatten(0, 1))
-        self._arena.give(self._qkv_NC)
-        return grad_NC
-
-
-class _Activation:
-    """The tanh-approximated GELU, computed each time."""
-
-    def __init__(self, arena: Arena) -> None:
-        self._arena = arena
-
-    def begin(self, x_NO: Tensor) -> None:
-        self._hidden_NF = x_NO
-
-    def output(self) -> Tensor:
-        active_NF = self._arena.take(self._hidden_NF.shape)
-        return torch.ops.aten.gelu.out(self._hidden_NF, approximate="tanh", out=active_NF)  # type: ignore[no-any-return]
-
-    def give(self, output_NI: Tensor) -> None:
-        self._arena.give(output_NI)
-
-    def input_gradient(self, grad_NI: Tensor) -> Tensor:
-        torch.ops.aten.gelu_backward.grad_input(grad_NI, self._hidden_NF, approximate="tanh", grad_input=grad_NI)
-        self._arena.give(self._hidden_NF)
-        return grad_NI
-
-
-def _input_gradients(ctx: Any, grad_NO: Tensor, grad_out_ND: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients of a branch's input, its norm's gain and shift, and its first layer's bias, where needed.
-
-    Args:
-        ctx: of the branch; what it holds of the input is given back.
-        grad_NO: the gradient of what the first layer made; given back.
-        grad_out_ND: the gradient of what the branch made.
-    """
-    arena, norm, layer = ctx.arena, ctx.norm, ctx.layer
-    needed = ctx.needs_input_grad[0], norm.gain_D.requires_grad, norm.shift_D.requires_grad
-    grad_bias_O = layer.backward(grad_NO)
-    normed_ND, *statistics = norm.output_and_statistics()
-    layer.add_gradients(normed_ND)
-    del normed_ND
-    grad_x_ND = grad_gain_D = grad_shift_D = None
-    if any(needed):
-        grad_normed_ND = layer.input_gradient()
-        grad_x_ND, grad_gain_D, grad_shift_D = norm.gradients(grad_normed_ND, *statistics, needed=needed)
-        arena.give(grad_normed_ND)
-    layer.end()
-    arena.give(grad_NO)
-    arena.give(norm.x_ND)
-    if grad_x_ND is not None:
-        grad_x_ND.add_(grad_out_ND)
-    return grad_x_ND, grad_gain_D, grad_shift_D, grad_bias_O
-
-
-class _Norm:
-    """A layer norm of which only the input is kept."""
-
-    def __init__(self, x_ND: Tensor, norm: nn.LayerNorm) -> None:
-        self.x_ND, self.gain_D, self.shift_D, self._epsilon = x_ND, norm.weight, norm.bias, norm.eps
-
-    def output(self) -> Tensor:
-        """norm(x), computed each time: [N, D]."""
-        return self.output_and_statistics()[0]
-
-    def output_and_statistics(self) -> tuple[Tensor, Tensor, Tensor]:
-        """norm(x), and what `gradients` asks for besides: [N, D], [N, 1], [N, 1]."""
-        return torch.native_layer_norm(self.x_ND, self.gain_D.shape, self.gain_D, self.shift_D, self._epsilon)
-
-    def gradients(
-        self, grad_ND: Tensor, mean_N1: Tensor, deviation_N1: Tensor, *, needed: tuple[bool, bool, bool]
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Those of x, gain and shift, where needed."""
-        grads: tuple[Tensor | None, Tensor | None, Tensor | None] = torch.ops.aten.native_layer_norm_backward(
-            grad_ND, self.x_ND, self.gain_D.shape, mean_N1, deviation_N1, self.gain_D, self.shift_D, needed
+        arena, norm, layer, projection, between = ctx.arena, ctx.norm, ctx.layer, ctx.projection, ctx.between
+        # Beside x: gain, shift, and the biases of the two layers.
+        needs_x, (needs_gain, needs_shift, needs_first, needs_last) = (
+            ctx.needs_input_grad[0],
+            ctx.needs_input_grad[8:12],
         )
-        return grads
+        grad_out_ND = grad_outputs[0].contiguous()
+        grad_ND, grad_last_D = ctx.dropout.gradient(grad_out_ND, needs_bias=needs_last)
+        projection.begin_backward(grad_ND)
+        grad_NO, grad_first_O = between.backward(projection.input_gradient(), needs_bias=needs_first)
+        if projection.reads_input:
+            projection.add_gradients(between.output_again())
+        ctx.dropout.give(grad_ND)
+        layer.begin_backward(grad_NO)
+        if layer.reads_input:
+            normed_ND = norm.output()
+            layer.add_gradients(normed_ND)
+            norm.give(normed_ND)
+        grads: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
+        if needs_x or needs_gain or needs_shift:
+            grads = norm.gradients(layer.input_gradient(), grad_out_ND, needed=(needs_x, needs_gain, needs_shift))
+        arena.give(grad_NO)
+        arena.give(grad_out_ND)  # which this branch alone reads, where another has made it
+        grad_x_ND = grads[0]
+        if grad_x_ND is not None and grad_x_ND in arena and ctx.x_ND not in arena:
+            arena.give(grad_x_ND)
+            grad_x_ND = grad_x_ND.clone()  # for autograd, which gives nothing back
+        _end(ctx)
+        return grad_x_ND, *(None,) * 7, *grads[1:], grad_first_O, grad_last_D, *(None,) * ctx.num_matrices
+
+
+def _end(ctx: Any) -> None:
+    """Give back what a branch holds: autograd keeps the objects until the whole backward pass is over."""
+    ctx.between.end()
+    ctx.layer.end()
+    ctx.projection.end()
+    ctx.dropout.end()
+    ctx.arena.give(ctx.x_ND)
 
 
 class _Product:
@@ -268,18 +217,22 @@ class _Product:
 
     def __init__(self, layer: Layer, memory: GradientMemory) -> None:
         self._weight_IO, self._bias_O, self._update, self._memory = layer.weight, layer.bias, layer.update, memory
-        self._dropout = _Dropout(layer.update.dropout if layer.update else 0.0, memory.arena)
+        self._dropout = InputDropout(layer.update.dropout if layer.update else 0.0, memory.arena)
+        self._grad_NO: Tensor | None = None
 
     @property
     def reads_input(self) -> bool:
         """Whether `add_gradients` has anything to do."""
         return self._weight_IO.requires_grad or self._update is not None
 
-    def of(self, x_NI: Tensor) -> Tensor:
-        """`x W + b`, and what the update adds: [N, I] -> [N, O]."""
+    def of(self, x_NI: Tensor, *, with_bias: bool) -> Tensor:
+        """`x W`, what the update adds, and b if it shall be: [N, I] -> [N, O]."""
         arena, update = self._memory.arena, self._update
         out_NO = arena.take((x_NI.size(0), self._weight_IO.size(1)))
-        torch.addmm(self._bias_O, x_NI, self._weight_IO, out=out_NO)
+        if with_bias:
+            torch.addmm(self._bias_O, x_NI, self._weight_IO, out=out_NO)
+        else:
+            torch.mm(x_NI, self._weight_IO, out=out_NO)
         if update is not None:
             self._dropout.draw(x_NI.shape)
             dropped_NI = self._dropout.of(x_NI)
@@ -288,16 +241,16 @@ class _Product:
             out_NO.addmm_(self._low_NR, update.b_OR.T, alpha=update.scaling)
         return out_NO
 
-    def backward(self, grad_NO: Tensor) -> Tensor | None:
-        """Begin with the gradient of what was made; gives that of the bias, where needed."""
+    def begin_backward(self, grad_NO: Tensor) -> None:
+        """Take the gradient of what was made, without its bias."""
         self._grad_NO, update = grad_NO, self._update
         if update is not None:
             self._memory.add_product(update.b_OR, grad_NO, self._low_NR.mul_(update.scaling))
             torch.mm(grad_NO, update.b_OR, out=self._low_NR).mul_(update.scaling)  # from here on the gradient of it
-        return grad_NO.sum(0) if self._bias_O.requires_grad else None
 
     def add_gradients(self, x_NI: Tensor) -> None:
         """Add those of the matrices that multiply the input to their `grad`, where needed."""
+        assert self._grad_NO is not None
         if self._weight_IO.requires_grad:
             self._memory.add_product(self._weight_IO, x_NI, self._grad_NO)
         if self._update is not None:
@@ -307,6 +260,7 @@ class _Product:
 
     def input_gradient(self) -> Tensor:
         """The gradient of the input, in the arena: [N, I]."""
+        assert self._grad_NO is not None
         arena, update = self._memory.arena, self._update
         shape = self._grad_NO.size(0), self._weight_IO.size(0)
         grad_NI = torch.mm(self._grad_NO, self._weight_IO.T, out=arena.take(shape))
@@ -321,42 +275,7 @@ class _Product:
 
     def end(self) -> None:
         """Say that no more gradients are asked for."""
-        del self._grad_NO  # autograd keeps this until the whole backward pass is over
+        self._grad_NO = None
         self._dropout.end()
         if self._update is not None:
             self._memory.arena.give(self._low_NR)
-
-
-class _Dropout:
-    """A dropout that knows in the backward pass what it dropped; at a rate of 0 nothing is done."""
-
-    def __init__(self, rate: float, arena: Arena) -> None:
-        self._rate, self._arena = rate, arena
-        self._factor = 1 / (1 - rate) if rate < 1 else 0.0
-
-    def draw(self, shape: Sequence[int]) -> None:
-        """Choose which numbers are dropped."""
-        if self._rate > 0:
-            noise = fill_with_noise(self._arena.take(shape))
-            self._kept = torch.ge(noise, self._rate, out=self._arena.take(shape, torch.bool))
-            self._arena.give(noise)
-
-    def apply_to(self, x: Tensor) -> Tensor:
-        """Drop those numbers of x, in place."""
-        return x if self._rate == 0 else x.mul_(self._kept).mul_(self._factor)
-
-    def of(self, x: Tensor) -> Tensor:
-        """The numbers of x without those, beside it; x itself at a rate of 0."""
-        if self._rate == 0:
-            return x
-        return torch.mul(x, self._kept, out=self._arena.take(x.shape)).mul_(self._factor)
-
-    def give(self, dropped: Tensor) -> None:
-        """Give back what `of` made."""
-        if self._rate > 0:
-            self._arena.give(dropped)
-
-    def end(self) -> None:
-        """Say that nothing more is dropped."""
-        if self._rate > 0:
-            self._arena.give(self._kept)

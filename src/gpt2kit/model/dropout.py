@@ -1,19 +1,15 @@
-"""Dropout in training on a CPU, with noise from numpy.
-
-PyTorch draws the numbers of a dropout on one thread, 9 ns each, which is a tenth of a training step of GPT-2 124M;
-numpy's quickest generator takes 3 ns. Its seed is drawn from PyTorch's generator, so that `torch.manual_seed` decides
-here too.
+"""Dropout in training on a CPU, with noise from numpy, where autograd has the backward pass.
 
 Shapes: G = B * H heads of all rows, T positions, Q queries of a block, S keys it sees, K width of a head.
 """
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from gpt2kit.model.noise import fill_with_noise
 from gpt2kit.model.products import by_own_backward
 
 QUERIES = 64  # of a block
@@ -55,13 +51,6 @@ def dropped_attention(
     """
     out_BHTK: Tensor = _DroppedAttention.apply(q_BHTK, k_BHTK, v_BHTK, scale, dropout, allowed_B1TT)  # type: ignore[no-untyped-call]
     return out_BHTK
-
-
-def fill_with_noise(x: Tensor) -> Tensor:
-    """Fill a contiguous float32 tensor with numbers from 0 to below 1."""
-    seed = int(torch.randint(1 << 62, ()))
-    np.random.Generator(np.random.SFC64(seed)).random(dtype=np.float32, out=x.numpy().reshape(-1))
-    return x
 
 
 class _Dropped(torch.autograd.Function):

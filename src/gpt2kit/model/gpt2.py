@@ -23,11 +23,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from gpt2kit.errors import ModelError
-from gpt2kit.model.attention import attention_in_segments, segment_starts, takes_segments
-from gpt2kit.model.branches import LowRank, attention_onto, mlp_onto
+from gpt2kit.model.attention import attention_in_segments, first_seen, segment_starts, takes_segments
+from gpt2kit.model.branches import LowRank, attention_onto, computed_again, mlp_onto
 from gpt2kit.model.cache import KVCache
 from gpt2kit.model.dropout import Dropout, dropped_attention
 from gpt2kit.model.loss import chunked_cross_entropy, chunked_token_losses
+from gpt2kit.model.operations import Attending
 from gpt2kit.model.products import (
     GradientMemory,
     by_own_backward,
@@ -101,13 +102,15 @@ class GPT2Config:
 
 @dataclass(frozen=True)
 class AttentionMask:
-    """Which keys a query sees: the kernel's own causal triangle, in whole rows or in each segment of them; an explicit
-    mask; or every key (all unset).
+    """Which keys a query sees: the kernel's own causal triangle, in whole rows or in each segment of them, which is
+    said by where segments start or by the first position that each query sees; an explicit mask; or every key (all
+    unset).
     """
 
     is_causal: bool = False
     allowed_B1TS: Tensor | None = None
     segment_starts_S: Tensor | None = None
+    first_seen_BT: Tensor | None = None
 
 
 class Conv1D(nn.Module):
@@ -158,6 +161,16 @@ class Attention(nn.Module):
         qkv_BTD = self.c_attn(x_BTD).chunk(3, dim=2)
         projected_BTD: Tensor = self.resid_dropout(self.c_proj(self.attend(*qkv_BTD, mask=mask, cache=cache)))
         return projected_BTD
+
+    def attending(self, mask: AttentionMask) -> Attending:
+        """How this layer attends in a training step."""
+        return Attending(
+            heads=self.n_head,
+            scale=self.scale,
+            dropout=self.attn_pdrop if self.training else 0.0,
+            first_seen_BT=mask.first_seen_BT,
+            attend=functools.partial(self.attend, mask=mask),
+        )
 
     def attend(
         self, q_BTD: Tensor, k_BTD: Tensor, v_BTD: Tensor, *, mask: AttentionMask, cache: KVCache | None = None
@@ -235,17 +248,17 @@ class Block(nn.Module):
     def forward(self, x_BTD: Tensor, mask: AttentionMask, cache: KVCache | None = None) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
         memory = memory_for_branches(x_BTD)
-        if memory is not None and (x_BTD.requires_grad or any(each.requires_grad for each in self.parameters())):
-            return self._in_memory(x_BTD, mask, memory)
+        if memory is not None:
+            return self.in_memory(x_BTD, mask, memory)
         x_BTD = x_BTD + self.attn(self.ln_1(x_BTD), mask, cache)
         x_BTD = x_BTD + self.mlp(self.ln_2(x_BTD))
         return x_BTD
 
-    def _in_memory(self, x_BTD: Tensor, mask: AttentionMask, memory: GradientMemory) -> Tensor:
+    def in_memory(self, x_BTD: Tensor, mask: AttentionMask, memory: GradientMemory) -> Tensor:
         """The same, with branches that lay out their memory."""
         attn, mlp = self.attn, self.mlp
-        attend = functools.partial(attn.attend, mask=mask)
-        x_BTD = attention_onto(x_BTD, self.ln_1, attn.c_attn, attn.c_proj, attn.resid_dropout.rate, attend, memory)
+        attending = attn.attending(mask)
+        x_BTD = attention_onto(x_BTD, self.ln_1, attn.c_attn, attn.c_proj, attn.resid_dropout.rate, attending, memory)
         if mlp.is_tanh_gelu:
             return mlp_onto(x_BTD, self.ln_2, mlp.c_fc, mlp.c_proj, mlp.dropout.rate, memory)
         x_BTD = x_BTD + mlp(self.ln_2(x_BTD))
@@ -293,6 +306,7 @@ class GPT2(nn.Module):
         if config.tie_word_embeddings:
             self.lm_head.weight = self.transformer.wte.weight
         self.gradient_checkpointing = False
+        self.blocks_compiled = False
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator | None = None) -> None:
@@ -365,6 +379,8 @@ class GPT2(nn.Module):
         if segment_ids_BT is not None and takes_segments(self.transformer.wte.weight, self.head_width):
             starts_S = segment_starts(segment_ids_BT) if segment_starts_S is None else segment_starts_S
             mask = AttentionMask(segment_starts_S=starts_S)
+        elif segment_ids_BT is not None and self._sees_from_first():
+            mask = AttentionMask(first_seen_BT=first_seen(segment_ids_BT))
         else:
             mask = attention_mask(input_ids_BT, past=past, segment_ids_BT=segment_ids_BT, key_mask_BS=key_mask_BS)
 
@@ -381,7 +397,12 @@ class GPT2(nn.Module):
             return nullcontext(), gradients_added_in_place(gradient_memory)
 
         for block in self.transformer.h:
-            if self.gradient_checkpointing and torch.is_grad_enabled():
+            can_recompute = self.gradient_checkpointing and not self.blocks_compiled
+            memory = memory_for_branches(x_BTD) if can_recompute else None
+            if memory is not None:
+                compute = functools.partial(block.in_memory, mask=mask, memory=memory)
+                x_BTD = computed_again(compute, x_BTD, block.parameters(), memory)
+            elif self.gradient_checkpointing and torch.is_grad_enabled():
                 x_BTD = checkpoint(block, x_BTD, mask, use_reentrant=False, context_fn=recomputing)
             else:
                 x_BTD = block(x_BTD, mask, cache)
@@ -389,6 +410,11 @@ class GPT2(nn.Module):
             cache.length = past + T
         hidden_BTD: Tensor = self.transformer.ln_f(x_BTD)
         return hidden_BTD
+
+    def _sees_from_first(self) -> bool:
+        """Whether all blocks are computed by what goes by the first position that a query sees."""
+        memory = memory_for_branches(self.transformer.wte.weight)
+        return memory is not None and memory.operations.sees_from_first
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token scores in float32: [..., D] -> [..., V]."""
@@ -427,7 +453,7 @@ class GPT2(nn.Module):
             memory = None
         else:
             memory = GradientMemory() if gradient_memory is None else gradient_memory
-        with gradients_added_in_place(memory, keeps_branches=not self.gradient_checkpointing):
+        with gradients_added_in_place(memory):
             hidden_BTD = self(
                 input_ids_BT,
                 position_ids_BT=position_ids_BT,

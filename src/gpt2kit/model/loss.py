@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from gpt2kit.model import kernels
+from gpt2kit.model.operations import TorchOperations
 from gpt2kit.model.products import GradientMemory, by_onednn, product, weight_gradient
 
 IGNORED_TARGET = kernels.IGNORED_TARGET
@@ -189,27 +190,25 @@ def _in_chunks(
     # Two buffers for every chunk: fresh pages for 100 MB cost as much as the product itself.
     size = _chunk_tokens(N)
     arena = memory.arena if memory is not None and h_ND.device.type == "cpu" and not onednn else None
-    logits_buffer_CV = h_ND.new_empty(0 if onednn else size, V) if arena is None else arena.take((size, V), h_ND.dtype)
+    # Rows that begin at a cache line: products with 50,257 scores of GPT-2's in a row take a tenth longer.
+    P = math.ceil(V / _MULTIPLE) * _MULTIPLE
+    buffer_CP = h_ND.new_empty(0 if onednn else size, P) if arena is None else arena.take((size, P), h_ND.dtype)
+    logits_buffer_CV = buffer_CP[:, :V]
     scores_buffer_CV = logits_buffer_CV if is_float32 else logits_buffer_CV.float()
+    operations = TorchOperations() if memory is None else memory.operations
     for start in range(0, N, size):
         chunk = slice(start, min(start + size, N))
-        targets_C1 = targets_N[chunk, None]
         if onednn:
             scores_CV = product(h_ND[chunk], w_VD)
         else:
-            logits_CV = torch.mm(h_ND[chunk], w_VD.T, out=logits_buffer_CV[: targets_C1.size(0)])
-            scores_CV = scores_buffer_CV[: targets_C1.size(0)]
+            logits_CV = torch.mm(h_ND[chunk], w_VD.T, out=logits_buffer_CV[: chunk.stop - start])
+            scores_CV = scores_buffer_CV[: chunk.stop - start]
             if not is_float32:
                 scores_CV.copy_(logits_CV)
-        highest_C1 = scores_CV.amax(dim=1, keepdim=True)
-        target_scores_C1 = scores_CV.gather(1, targets_C1)
-        exponentials_CV = scores_CV.sub_(highest_C1).exp_()
-        total_C1 = exponentials_CV.sum(dim=1, keepdim=True)
-        nats += (total_C1.log() + highest_C1 - target_scores_C1).sum()
+        nats += operations.cross_entropy_(scores_CV, targets_N[chunk])
         if grad_hidden_ND is None and grad_weight_VD is None:
             continue
-        error_CV = exponentials_CV.div_(total_C1)
-        error_CV.scatter_add_(1, targets_C1, torch.full_like(total_C1, -1.0))
+        error_CV = scores_CV
         if not is_float32:
             error_CV = logits_CV.copy_(error_CV)
         if grad_hidden_ND is not None and onednn:
@@ -223,7 +222,7 @@ def _in_chunks(
         elif grad_weight_VD is not None:
             grad_weight_VD.add_(error_CV.T @ h_ND[chunk], alpha=scale)
     if arena is not None:
-        arena.give(logits_buffer_CV)
+        arena.give(buffer_CP)
     return nats
 
 

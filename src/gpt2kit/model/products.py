@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from gpt2kit.model.arena import Arena
+from gpt2kit.model.operations import Operations, TorchOperations
 
 LIBRARY_VARIABLE = "GPT2KIT_MATRIX_LIBRARY"
 # Preparing a product for oneDNN takes longer than PyTorch's own for a token or two.
@@ -36,13 +37,16 @@ class GradientMemory:
 
     Args:
         weights: those of their gradients that are vectors get room of their own.
+        operations: what branches compute between their products; by default PyTorch's.
 
     Attributes:
         arena: where all else lies, on a CPU.
+        operations: those.
     """
 
-    def __init__(self, weights: Iterable[Tensor] = ()) -> None:
+    def __init__(self, weights: Iterable[Tensor] = (), operations: Operations | None = None) -> None:
         self._vectors = {weight: torch.empty_like(weight) for weight in weights if weight.dim() < 2}
+        self.operations: Operations = TorchOperations() if operations is None else operations
         self.arena = Arena()
 
     def of(self, weight: Tensor) -> Tensor:
@@ -72,7 +76,6 @@ class GradientMemory:
 
 
 _memory: GradientMemory | None = None
-_keeps_branches = False
 
 
 @functools.cache
@@ -118,7 +121,7 @@ def by_onednn(x_NI: Tensor) -> bool:
 
 
 @contextlib.contextmanager
-def gradients_added_in_place(memory: GradientMemory | None, *, keeps_branches: bool = False) -> Iterator[None]:
+def gradients_added_in_place(memory: GradientMemory | None) -> Iterator[None]:
     """What is computed inside may add its weights' gradients to those in `grad` where it makes them.
 
     That saves writing each and reading it again, for all but the first micro-batch of a step. `torch.autograd.grad`,
@@ -126,25 +129,22 @@ def gradients_added_in_place(memory: GradientMemory | None, *, keeps_branches: b
 
     Args:
         memory: where gradients are made; None leaves them to autograd.
-        keeps_branches: whether the branches of blocks are computed there too, see `memory_for_branches`.
     """
-    global _memory, _keeps_branches
-    before = _memory, _keeps_branches
-    _memory, _keeps_branches = memory, keeps_branches
+    global _memory
+    before, _memory = _memory, memory
     try:
         yield
     finally:
-        _memory, _keeps_branches = before
+        _memory = before
 
 
 def memory_for_branches(x_BTD: Tensor) -> GradientMemory | None:
     """Where a block that gets this computes its branches in memory laid out once, or None where autograd does it.
 
-    That is in a training step on a CPU in plain fp32, unless blocks are computed again or products go to oneDNN, which
-    takes no memory that it is given.
+    That is in a training step on a CPU in plain fp32, unless products go to oneDNN, which takes no memory that it is
+    given.
     """
-    is_ours = _keeps_branches and by_own_backward(x_BTD) and not prefers_onednn()
-    return _memory if is_ours else None
+    return _memory if by_own_backward(x_BTD) and not prefers_onednn() else None
 
 
 def by_own_backward(x: Tensor) -> bool:

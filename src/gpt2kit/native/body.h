@@ -677,6 +677,7 @@ void NAME(forward)(void *argument, int thread) {
 }
 
 #include "choose.h"
+#include "step.h"
 
 #undef PREPARE
 #undef SHARE

@@ -324,3 +324,35 @@ void gk_choose(struct pool *pool, int isa, struct choice *rows, int64_t num_rows
 #endif
     pool_run(pool, choose, &choices);
 }
+
+/* How many floats of scratch a thread needs for a head of that many positions and numbers. */
+int64_t gk_attention_scratch(int64_t length, int64_t width) {
+    int64_t T = round_up(length, QUERIES) + PANEL, K = round_up(width, PANEL);
+    return 5 * T * K + 2 * QUERIES * T + 3 * QUERIES * K;
+}
+
+/* Attention of a training step on the caller's threads; `run` may be NULL: on this one alone. */
+void gk_attend(run_on_threads *run, unsigned num_threads, int isa, struct attention *attention) {
+    void (*attend)(void *) = attend_all_portable;
+#if defined(__x86_64__)
+    if (isa == AVX2) attend = attend_all_avx2;
+    if (isa == AVX512) attend = attend_all_avx512;
+#endif
+    if (run)
+        run(attend, attention, num_threads, 0);
+    else
+        attend(attention);
+}
+
+/* An operation on rows of a training step, likewise. */
+void gk_rows(run_on_threads *run, unsigned num_threads, int isa, struct rows *rows) {
+    void (*all_rows)(void *) = all_rows_portable;
+#if defined(__x86_64__)
+    if (isa == AVX2) all_rows = all_rows_avx2;
+    if (isa == AVX512) all_rows = all_rows_avx512;
+#endif
+    if (run)
+        run(all_rows, rows, num_threads, 0);
+    else
+        all_rows(rows);
+}

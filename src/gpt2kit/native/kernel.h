@@ -21,6 +21,7 @@
 enum { PANEL = 16, QUAD = 4, FEW_TOKENS = 4, ALONE = 4 }; /* ALONE: panels computed together with one token */
 enum { DEPTH = 384, MOST_PAIRS = 4 }; /* inputs, and pairs of panels, of a part of a product of many tokens */
 enum { FETCHED_TOKENS = 4 }; /* of a head, before their keys and values are stored */
+enum { QUERIES = 24 }; /* of a head, scored together in a training step; a multiple of every TILE */
 enum format { FP32 = 0, INT8 = 1, INT4 = 2 };
 enum finish { STORE = 0, GELU = 1, ADD = 2 };
 /* What is multiplied with: weights that are fetched while they are used; that are there, while others are fetched; that
@@ -135,6 +136,43 @@ struct choices {
     atomic_long next;
 };
 
+/* Attention of a training step, forward or backward. Queries, keys and values are a third of a row of `qkv` each, heads
+ * side by side; a query sees the positions of its row from `first` to itself. */
+struct attention {
+    const float *qkv;        /* [B T][3 D] */
+    float *out;              /* [B T][D]; read by the backward pass */
+    float *log_sums;         /* [B][H][T] logs of the sums of e^score; kept for the backward pass */
+    const float *grad_out;   /* [B T][D], or NULL: the forward pass */
+    float *grad_qkv;         /* [B T][3 D] */
+    const int32_t *first;    /* [B T], or NULL: 0 */
+    float *scratch;          /* of each thread, aligned to 64 bytes */
+    int64_t stride_scratch;  /* see gk_attention_scratch */
+    int64_t rows, heads, length, width; /* B, H, T, K */
+    double scale, dropout;   /* of q k; the share of probabilities that become 0 */
+    uint64_t seed;           /* of the dropout */
+    atomic_long next, next_thread;
+};
+
+/* What is done with the rows of matrices in a training step; which fields it takes is said where it is done. */
+enum row_operation { GELU_ROWS, GELU_GRADIENT, ADD_ONTO, DROP_GRADIENT, NORM, NORM_GRADIENT, CROSS_ENTROPY };
+enum { CHUNK = 32 }; /* rows whose sums are added up together */
+struct rows {
+    int64_t operation, num_rows, width, stride; /* from row to row, of all three */
+    const float *input;    /* [N][width] */
+    float *x, *y;          /* [N][width] */
+    const float *gain, *bias; /* [width] */
+    float *statistics;     /* [N][2] */
+    float *sums;           /* [N / CHUNK][2][width] sums over the rows of a chunk */
+    const int64_t *targets; /* [N] */
+    double epsilon, dropout;
+    uint64_t seed;
+    atomic_long next;
+};
+
+/* How the caller's threads are all made to do something: OpenMP's entry in GCC's runtime, whose threads are those of
+ * PyTorch, so that none has to give way to another. */
+typedef void run_on_threads(void (*work)(void *), void *argument, unsigned num_threads, unsigned flags);
+
 struct pool *gk_pool_new(int num_threads);
 void gk_pool_free(struct pool *pool);
 int pool_size(const struct pool *pool);
@@ -150,11 +188,17 @@ static inline int64_t panel_bytes(int64_t format, int64_t in) {
 
 void forward_portable(void *call, int thread);
 void choose_portable(void *choices, int thread);
+void attend_all_portable(void *attention);
+void all_rows_portable(void *rows);
 #if defined(__x86_64__)
 void forward_avx2(void *call, int thread);
 void choose_avx2(void *choices, int thread);
+void attend_all_avx2(void *attention);
+void all_rows_avx2(void *rows);
 void forward_avx512(void *call, int thread);
 void choose_avx512(void *choices, int thread);
+void attend_all_avx512(void *attention);
+void all_rows_avx512(void *rows);
 #endif
 
 #endif

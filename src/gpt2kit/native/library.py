@@ -6,7 +6,7 @@ The package's build compiles it where there is a C compiler. Without it everythi
 import ctypes
 import functools
 import os
-from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int32, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int32, c_int64, c_long, c_uint, c_uint64, c_void_p
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ FORMATS: dict[Weights, int] = {"fp32": 0, "int8": 1, "int4": 2}
 ISAS = ("portable", "avx2", "avx512")
 PANEL = 16  # outputs that stand side by side in packed weights
 GROUPS: dict[Weights, int] = {"fp32": 1, "int8": 64, "int4": 32}  # inputs that share a scale
+CHUNK = 32  # rows of a matrix whose sums are added up together
 ISA_VARIABLE = "GPT2KIT_NATIVE_ISA"
 
 
@@ -100,6 +101,53 @@ class Choice(Structure):
     )
 
 
+class AttentionCall(Structure):
+    """`struct attention` of kernel.h."""
+
+    _fields_ = (
+        ("qkv", c_void_p),
+        ("out", c_void_p),
+        ("log_sums", c_void_p),
+        ("grad_out", c_void_p),
+        ("grad_qkv", c_void_p),
+        ("first", c_void_p),
+        ("scratch", c_void_p),
+        ("stride_scratch", c_int64),
+        ("rows", c_int64),
+        ("heads", c_int64),
+        ("length", c_int64),
+        ("width", c_int64),
+        ("scale", c_double),
+        ("dropout", c_double),
+        ("seed", c_uint64),
+        ("next", c_long),
+        ("next_thread", c_long),
+    )
+
+
+class RowsCall(Structure):
+    """`struct rows` of kernel.h."""
+
+    _fields_ = (
+        ("operation", c_int64),
+        ("num_rows", c_int64),
+        ("width", c_int64),
+        ("stride", c_int64),
+        ("input", c_void_p),
+        ("x", c_void_p),
+        ("y", c_void_p),
+        ("gain", c_void_p),
+        ("bias", c_void_p),
+        ("statistics", c_void_p),
+        ("sums", c_void_p),
+        ("targets", c_void_p),
+        ("epsilon", c_double),
+        ("dropout", c_double),
+        ("seed", c_uint64),
+        ("next", c_long),
+    )
+
+
 def library_path() -> Path | None:
     """The compiled kernel's file; None when the package was installed without one."""
     for suffix in EXTENSION_SUFFIXES:
@@ -138,6 +186,12 @@ def load_library() -> ctypes.CDLL | None:
         c_void_p,
         c_int64,
     )
+    library.gk_attention_scratch.restype = c_int64
+    library.gk_attention_scratch.argtypes = (c_int64, c_int64)
+    library.gk_attend.restype = None
+    library.gk_attend.argtypes = (c_void_p, c_uint, c_int, c_void_p)
+    library.gk_rows.restype = None
+    library.gk_rows.argtypes = (c_void_p, c_uint, c_int, c_void_p)
     library.gk_choose.restype = None
     library.gk_choose.argtypes = (c_void_p, c_int, POINTER(Choice), c_int64, c_int64, c_double)
     return library

@@ -379,3 +379,4 @@ def _compile_blocks(model: GPT2) -> None:
     setattr(config, limit, max(getattr(config, limit), 4 * len(model.transformer.h)))
     for block in model.transformer.h:
         block.compile()
+    model.blocks_compiled = True

@@ -85,18 +85,20 @@ def training_memory_bytes(
 def in_arena(settings: TrainSettings, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a training step computes the branches of blocks in memory laid out once (`gpt2kit.model.branches`).
 
-    Compiled blocks make their memory themselves, and what is computed again lies elsewhere.
+    Compiled blocks make their memory themselves.
     """
-    is_plain = settings.compile != "on" and not settings.gradient_checkpointing
-    return is_plain and device.type == "cpu" and dtype == torch.float32 and not prefers_onednn()
+    return settings.compile != "on" and device.type == "cpu" and dtype == torch.float32 and not prefers_onednn()
 
 
-def probabilities_kept(dropout: float, *, context: int, device: torch.device, dtype: torch.dtype) -> float:
+def probabilities_kept(
+    dropout: float, *, context: int, device: torch.device, dtype: torch.dtype, by_kernel: bool
+) -> float:
     """Tensors of the probabilities of all queries and keys that attention keeps for the backward pass.
 
-    None without dropout, or on a GPU; on a CPU, in fp32, the half that queries see (`dropped_attention`), else three.
+    None without dropout, on a GPU, or by the kernel of a step; else on a CPU, in fp32, the half that queries see
+    (`dropped_attention`), in other types three.
     """
-    if dropout == 0 or device.type != "cpu":
+    if dropout == 0 or device.type != "cpu" or by_kernel:
         return 0.0
     return (1 + QUERIES / context) / 2 if dtype == torch.float32 else 3.0
 

@@ -14,6 +14,7 @@ from gpt2kit.console import text_table
 from gpt2kit.errors import DataError, UsageError
 from gpt2kit.model import kernels
 from gpt2kit.model.gpt2 import GPT2, GPT2Config
+from gpt2kit.native.step import has_step_kernel
 from gpt2kit.runtime import available_memory_bytes, select_dtype
 from gpt2kit.tokens import PackedBatches, PreparedData, TokenStore
 from gpt2kit.training.memory import (
@@ -246,7 +247,13 @@ def make_plan(
         parameters=parameters,
         trainable=trainable,
         context=context,
-        kept_probabilities=probabilities_kept(model.config.attn_pdrop, context=context, device=device, dtype=dtype),
+        kept_probabilities=probabilities_kept(
+            model.config.attn_pdrop,
+            context=context,
+            device=device,
+            dtype=dtype,
+            by_kernel=in_arena(settings, device, dtype) and has_step_kernel(),
+        ),
         gradient_checkpointing=settings.gradient_checkpointing,
         moments=MOMENTS[settings.optimizer],
         on_gpu=by_kernels,

@@ -20,6 +20,7 @@ from gpt2kit.model import kernels
 from gpt2kit.model.gpt2 import GPT2
 from gpt2kit.model.graph import OnTheWay
 from gpt2kit.model.products import GradientMemory, leave_onednn
+from gpt2kit.native.step import step_operations
 from gpt2kit.runtime import derive_seed, release_freed_memory
 from gpt2kit.tokens import Batch, PackedBatches
 from gpt2kit.training.graphs import GradientGraphs, SteadyShapes
@@ -82,7 +83,8 @@ class StepRunner:
         self.on_halved = on_halved
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
         # A GPU's own allocator keeps its blocks by size, and compiled blocks make their gradients themselves.
-        self._gradient_memory = GradientMemory(self.parameters if device.type == "cpu" else ())
+        on_cpu = device.type == "cpu"
+        self._gradient_memory = GradientMemory(self.parameters if on_cpu else (), step_operations() if on_cpu else None)
         self._scale = 0.0
         self._fixed_divisor: float | None = None
         self._ahead: tuple[PackedBatches, int, Batch] | None = None
