@@ -118,6 +118,36 @@ def test_kinds_of_memory_running_out() -> None:
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
 
 
+def test_gradients_come_where_the_only_rows_activations_were() -> None:
+    """GPT-2 124M on a CPU, rows of 256 tokens: 2.7 GB were measured with 4 and with 8 of 8 rows (docs/lab-log.md)."""
+
+    def memory(rows: int, trainable: int) -> int:
+        return training_memory_bytes(
+            GPT2Config(),
+            parameters=124_439_808,
+            trainable=trainable,
+            rows=rows,
+            context=256,
+            kept_probabilities=0.0,
+            gradient_checkpointing=False,
+            in_arena=True,
+            accumulates=rows < 8,
+        )
+
+    assert 2.7e9 < memory(4, 124_439_808) < 3.1e9
+    assert memory(8, 124_439_808) - memory(4, 124_439_808) < 0.1e9
+    assert memory(8, 1_000_000) - memory(4, 1_000_000) > 0.3e9
+    for trainable, expected in ((124_439_808, 8), (1_000_000, 4)):
+        rows = fitting_rows(
+            8,
+            lambda rows: memory(rows, trainable),
+            context=256,
+            available=10**12,
+            device=torch.device("cpu"),  # noqa: B023
+        )
+        assert rows == expected
+
+
 @pytest.mark.parametrize(("shape", "context", "expected"), [({}, 256, 2), ({"n_layer": 2, "n_embd": 48}, 256, 8)])
 def test_on_a_cpu_rows_are_few_where_each_takes_much_memory(shape: dict[str, int], context: int, expected: int) -> None:
     def memory(rows: int) -> int:

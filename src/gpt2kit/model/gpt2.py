@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -400,7 +400,7 @@ class GPT2(nn.Module):
             can_recompute = self.gradient_checkpointing and not self.blocks_compiled
             memory = memory_for_branches(x_BTD) if can_recompute else None
             if memory is not None:
-                compute = functools.partial(block.in_memory, mask=mask, memory=memory)
+                compute = functools.partial(cast("Block", block).in_memory, mask=mask, memory=memory)
                 x_BTD = computed_again(compute, x_BTD, block.parameters(), memory)
             elif self.gradient_checkpointing and torch.is_grad_enabled():
                 x_BTD = checkpoint(block, x_BTD, mask, use_reentrant=False, context_fn=recomputing)

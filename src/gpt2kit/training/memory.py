@@ -44,6 +44,7 @@ def training_memory_bytes(
     moments: float = 2.0,
     on_gpu: bool = False,
     in_arena: bool = False,
+    accumulates: bool = True,
     dtype: torch.dtype = torch.float32,
 ) -> int:
     """Estimated peak memory of a training step with fp32 weights, in bytes.
@@ -65,6 +66,8 @@ def training_memory_bytes(
         moments: of the optimizer.
         on_gpu: whether it is computed on an NVIDIA GPU, by its kernels.
         in_arena: whether the branches of blocks are computed in memory laid out once, see `in_arena`.
+        accumulates: whether gradients of other rows are there meanwhile; in an arena those of a step's first rows come
+            where activations were.
         dtype: what matrices are multiplied in. (In float16 the head's scores are float32.)
     """
     tokens = rows * context
@@ -74,6 +77,8 @@ def training_memory_bytes(
     layer_floats += round(kept_probabilities * config.n_head * context)
     kept = D * config.n_layer + layer_floats if gradient_checkpointing else layer_floats * config.n_layer
     weights = parameters + round((1 + moments) * trainable)
+    if in_arena and not accumulates:
+        weights -= min(trainable, config.n_layer * (4 * D * D + 2 * D * F), tokens * kept)
     if on_gpu:
         head = min(GPU_CHUNK_TOKENS, tokens) * config.vocab_size * (2 if dtype == torch.bfloat16 else _BYTES)
     else:

@@ -241,7 +241,8 @@ def make_plan(
     by_kernels = kernels.available(model.transformer.wte.weight)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    memory = functools.partial(
+    rows, available = math.ceil(batches.batch_size / processes), available_memory_bytes(device)
+    estimate = functools.partial(
         training_memory_bytes,
         model.config,
         parameters=parameters,
@@ -260,7 +261,10 @@ def make_plan(
         in_arena=in_arena(settings, device, dtype),
         dtype=dtype,
     )
-    rows, available = math.ceil(batches.batch_size / processes), available_memory_bytes(device)
+
+    def memory(at_a_time: int) -> int:
+        return estimate(rows=at_a_time, accumulates=at_a_time < rows)
+
     if device.type == "cpu":  # which the processes on this machine share
         available //= int(os.environ.get("LOCAL_WORLD_SIZE", processes))
     micro = settings.micro_batch_size or fitting_rows(rows, memory, context=context, available=available, device=device)
@@ -292,7 +296,7 @@ def make_plan(
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
         compile=settings.compile == "on" or (settings.compile == "auto" and by_kernels and _repays_compiling(seconds)),
-        memory_bytes=memory(rows=micro),
+        memory_bytes=memory(micro),
         available_bytes=available,
         seconds=seconds,
     )
@@ -330,11 +334,13 @@ def _validation_size(
     return tokens, batches
 
 
-def fitting_rows(limit: int, memory: Callable[..., int], *, context: int, available: int, device: torch.device) -> int:
+def fitting_rows(
+    limit: int, memory: Callable[[int], int], *, context: int, available: int, device: torch.device
+) -> int:
     """The largest power of two of rows that fits in memory; on a CPU no more than make it faster."""
     rows = 1
-    while rows * 2 <= limit and memory(rows=rows * 2) <= _MEMORY_SHARE * available:
-        tokens, growth = rows * 2 * context, memory(rows=rows * 2) - memory(rows=rows)
+    while rows * 2 <= limit and memory(rows * 2) <= _MEMORY_SHARE * available:
+        tokens, growth = rows * 2 * context, memory(rows * 2) - memory(rows)
         is_enough = tokens > _CPU_FEWER_TOKENS and growth > _CPU_GROWTH_BYTES
         if device.type == "cpu" and (is_enough or tokens > _CPU_MICRO_BATCH_TOKENS):
             break
