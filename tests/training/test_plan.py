@@ -143,7 +143,7 @@ def test_gradients_come_where_the_only_rows_activations_were() -> None:
             lambda rows: memory(rows, trainable),
             context=256,
             available=10**12,
-            device=torch.device("cpu"),  # noqa: B023
+            device=torch.device("cpu"),
         )
         assert rows == expected
 
