@@ -1,5 +1,6 @@
 """The plan: resolved defaults, memory, micro-batches."""
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -138,14 +139,8 @@ def test_gradients_come_where_the_only_rows_activations_were() -> None:
     assert memory(8, 124_439_808) - memory(4, 124_439_808) < 0.1e9
     assert memory(8, 1_000_000) - memory(4, 1_000_000) > 0.3e9
     for trainable, expected in ((124_439_808, 8), (1_000_000, 4)):
-        rows = fitting_rows(
-            8,
-            lambda rows: memory(rows, trainable),
-            context=256,
-            available=10**12,
-            device=torch.device("cpu"),
-        )
-        assert rows == expected
+        needed = functools.partial(memory, trainable=trainable)
+        assert fitting_rows(8, needed, context=256, available=10**12, device=torch.device("cpu")) == expected
 
 
 @pytest.mark.parametrize(("shape", "context", "expected"), [({}, 256, 2), ({"n_layer": 2, "n_embd": 48}, 256, 8)])
