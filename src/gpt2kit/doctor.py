@@ -21,9 +21,15 @@ from gpt2kit.files import free_bytes
 from gpt2kit.hub import cached_copy
 from gpt2kit.model.gpt2 import GPT2Config
 from gpt2kit.native.library import ISAS, best_isa, load_library
-from gpt2kit.native.step import has_step_kernel
 from gpt2kit.runtime import VERSION, available_memory_bytes, select_device, select_dtype
-from gpt2kit.training.memory import in_arena, matrix_rate, probabilities_kept, step_seconds, training_memory_bytes
+from gpt2kit.training.memory import (
+    by_step_kernel,
+    in_arena,
+    matrix_rate,
+    probabilities_kept,
+    step_seconds,
+    training_memory_bytes,
+)
 from gpt2kit.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -242,8 +248,15 @@ def examine(*, device: str = "auto", folder: Path | None = None) -> Examination:
     context = _CPU_CONTEXT if chosen.type == "cpu" else _CONTEXT
     available = available_memory_bytes(chosen)
     flops = matrix_rate(chosen, dtype)
-    by_kernel = in_arena(TrainSettings(), chosen, dtype) and has_step_kernel()
-    kept = probabilities_kept(GPT2Config().attn_pdrop, context=context, device=chosen, dtype=dtype, by_kernel=by_kernel)
+    settings = TrainSettings()
+    kept = probabilities_kept(
+        GPT2Config().attn_pdrop,
+        context=context,
+        device=chosen,
+        dtype=dtype,
+        by_kernel=by_step_kernel(settings, chosen, dtype),
+    )
+    is_in_arena = in_arena(settings, chosen, dtype)
     read_rate = _read_rate(chosen)
     disk = free_bytes(folder or Path())
     return Examination(
@@ -267,7 +280,15 @@ def examine(*, device: str = "auto", folder: Path | None = None) -> Examination:
             for name, (modules, purpose) in EXTRAS.items()
         ),
         expectations=tuple(
-            _expectation(name, context=context, available=available, kept=kept, flops=flops, read_rate=read_rate)
+            _expectation(
+                name,
+                context=context,
+                available=available,
+                kept=kept,
+                is_in_arena=is_in_arena,
+                flops=flops,
+                read_rate=read_rate,
+            )
             for name in MODELS
         ),
         warnings=tuple(_warnings(chosen, disk)),
@@ -293,7 +314,7 @@ def adapter_parameters(config: GPT2Config) -> int:
 
 
 def _expectation(
-    name: str, *, context: int, available: int, kept: float, flops: float, read_rate: float
+    name: str, *, context: int, available: int, kept: float, is_in_arena: bool, flops: float, read_rate: float
 ) -> Expectation:
     layers, heads, width = MODELS[name]
     config = GPT2Config(n_layer=layers, n_head=heads, n_embd=width)
@@ -306,6 +327,7 @@ def _expectation(
             context=context,
             available=available,
             kept=kept,
+            is_in_arena=is_in_arena,
             flops=flops,
         )
         for trainable in (parameters, adapter_parameters(config))
@@ -328,6 +350,7 @@ def _method(
     context: int,
     available: int,
     kept: float,
+    is_in_arena: bool,
     flops: float,
 ) -> Method:
     memory = [
@@ -339,6 +362,7 @@ def _method(
             context=context,
             kept_probabilities=kept,
             gradient_checkpointing=checkpointing,
+            in_arena=is_in_arena,
         )
         for checkpointing in (False, True)
     ]

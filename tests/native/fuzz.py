@@ -84,8 +84,8 @@ def floats(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
 def operate_at_random(rng: np.random.Generator, kernel: ctypes.CDLL, isa: int) -> None:
     threads, seed = int(rng.integers(1, 4)), int(rng.integers(1 << 62))
     B, T, H, K = (int(rng.integers(1, most)) for most in (4, 80, 4, 40))
-    stride = -(-kernel.gk_attention_scratch(T, K) // 16) * 16
-    scratch = np.empty(threads * stride + 16, dtype=np.float32)
+    room = -(-kernel.gk_attention_scratch(T, K) // 16) * 16
+    scratch = np.empty(threads * room + 16, dtype=np.float32)
     first = np.maximum.accumulate(np.where(rng.random((B, T)) < 0.1, np.arange(T), 0), axis=1).astype(np.int32)
     arrays = {"qkv": floats(rng, B, T, 3 * H * K), "out": floats(rng, B, T, H * K), "log_sums": floats(rng, B, H, T)}
     if rng.random() < 0.5:
@@ -94,22 +94,25 @@ def operate_at_random(rng: np.random.Generator, kernel: ctypes.CDLL, isa: int) -
     for given in (arrays, arrays | gradients):
         call = library.AttentionCall(
             rows=B, length=T, heads=H, width=K, scale=0.3, dropout=float(rng.choice([0.0, 0.2, 1.0])), seed=seed,
-            scratch=scratch.ctypes.data + -scratch.ctypes.data % 64, stride_scratch=stride,
+            scratch=scratch.ctypes.data + -scratch.ctypes.data % 64, stride_scratch=room,
             **{name: array.ctypes.data for name, array in given.items()},
         )  # fmt: skip
         kernel.gk_attend(ctypes.cast(run_on_threads, ctypes.c_void_p), threads, isa, ctypes.byref(call))
     N, width = int(rng.integers(1, 100)), int(rng.integers(1, 70))
-    chunks = -(-N // library.CHUNK)
+    chunks, stride = -(-N // library.CHUNK), width + int(rng.integers(0, 9))
     targets = rng.integers(0, width, N)
     for operation in range(7):
-        given = {name: floats(rng, N, width) for name in ("input", "x", "y")}
+        given = {name: floats(rng, N, stride) for name in ("input", "x", "y")}
         given |= {name: floats(rng, width) for name in ("gain", "bias")}
         given |= {"statistics": floats(rng, N, 2), "sums": floats(rng, chunks, 2, width), "targets": targets}
         if operation in {1, 3, 5} and rng.random() < 0.5:
             del given["sums"]
+        if operation == 3 and rng.random() < 0.5:
+            del given["y"]
         call = library.RowsCall(
-            operation=operation, num_rows=N, width=width, stride=width, epsilon=1e-5, seed=seed,
-            dropout=float(rng.choice([0.0, 0.2, 1.0])), **{name: array.ctypes.data for name, array in given.items()},
+            operation=operation, num_rows=N, width=width, stride=stride, epsilon=1e-5, seed=seed,
+            dropout=float(rng.choice([0.0, 1e-12, 0.2, 1.0])),
+            **{name: array.ctypes.data for name, array in given.items()},
         )  # fmt: skip
         kernel.gk_rows(ctypes.cast(run_on_threads, ctypes.c_void_p), threads, isa, ctypes.byref(call))
 

@@ -47,7 +47,9 @@ def attending(heads: int, width: int, dropout: float = 0.0, first: torch.Tensor 
     def never(*_: torch.Tensor) -> torch.Tensor:
         raise AssertionError
 
-    return Attending(heads=heads, scale=1 / math.sqrt(width), dropout=dropout, first_seen_BT=first, attend=never)
+    return Attending(
+        heads=heads, scale=1 / math.sqrt(width), dropout=dropout, first_seen_BT=first, is_masked=False, attend=never
+    )
 
 
 @pytest.mark.parametrize("with_segments", [False, True])
@@ -150,7 +152,7 @@ def test_norm_and_its_gradients(
 
 
 @pytest.mark.parametrize(("N", "width"), ROWS)
-@pytest.mark.parametrize("dropout", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("dropout", [0.0, 1e-12, 0.25, 1.0])
 def test_a_branch_comes_onto_its_input(
     operations: KernelOperations, numbers: torch.Generator, N: int, width: int, dropout: float
 ) -> None:
@@ -232,7 +234,20 @@ def test_threads_change_no_bit(numbers: torch.Generator) -> None:
         between = operations.attention((B, T, H * K), attending(H, K, 0.1), arena)
         attended_ND = between.begin(qkv_NC.clone()).clone()
         grad_NC, bias_C = between.backward(grad_ND.clone(), needs_bias=True)
-        results.append((attended_ND, grad_NC.clone(), bias_C))
+        activation = operations.activation(torch.ones(3 * H * K), arena)
+        active_NF = activation.begin(qkv_NC.clone()).clone()
+        grad_NF, bias_F = activation.backward(qkv_NC.clone(), needs_bias=True)
+        residual = operations.dropout(0.2, arena)
+        out_ND = grad_ND.clone()
+        residual.onto(out_ND, torch.ones(H * K), grad_ND)
+        dropped_ND, bias_D = residual.gradient(grad_ND, needs_bias=True)
+        norm = operations.norm(grad_ND, torch.nn.LayerNorm(H * K), arena)
+        normed_ND = norm.output()
+        gradients = norm.gradients(normed_ND.clone(), grad_ND, needed=(True, True, True))
+        scores_NV, targets_N = qkv_NC.clone(), torch.arange(B * T) % 7
+        nats = operations.cross_entropy_(scores_NV, targets_N)
+        results.append((attended_ND, grad_NC, bias_C, active_NF, grad_NF, bias_F, out_ND, dropped_ND, bias_D, normed_ND,
+                        *gradients, scores_NV, nats))  # fmt: skip
     torch.set_num_threads(before)
     for result in results[1:]:
         assert all(torch.equal(one, other) for one, other in zip(results[0], result, strict=True))

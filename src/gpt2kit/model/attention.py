@@ -41,6 +41,13 @@ def first_seen(segment_ids_BT: Tensor) -> Tensor:
     return (positions_T * starts_BT).cummax(dim=1).values.to(torch.int32)
 
 
+def seen_from(first_seen_BT: Tensor) -> Tensor:
+    """The explicit mask that says the same: True where a query sees a key, [B, 1, T, T]."""
+    positions_T = torch.arange(first_seen_BT.size(1), device=first_seen_BT.device)
+    seen_BTT = (positions_T <= positions_T[:, None]) & (positions_T >= first_seen_BT[:, :, None])
+    return seen_BTT[:, None]
+
+
 def attention_in_segments(
     q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, segment_starts_S: Tensor, *, scale: float, dropout: float
 ) -> Tensor:

@@ -3,8 +3,9 @@
 Left to autograd, each result is made anew and freed on its own, and the heap of a step is a quarter gaps: blocks that
 were freed are a few bytes too small for the next of their size (docs/lab-log.md). Here results are taken from an arena
 and given back when the backward pass has read them for the last time, and the gradients of matrices are made where
-they lay. Norms and activations are computed again rather than kept: a token and layer leave 10 D numbers (D in front of
-each branch, 3 D queries, keys and values, D attended, 4 D hidden).
+they lay (where oneDNN multiplies, it makes its results itself). Norms and activations are computed again rather than
+kept: a token and layer leave 10 D numbers (D in front of each branch, 3 D queries, keys and values, D attended, 4 D
+hidden).
 
 Shapes: N tokens, D width, F width of an MLP, I input width and O output width of a layer, R rank of an update.
 """
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from gpt2kit.model.operations import Attending, Between, InputDropout
-from gpt2kit.model.products import GradientMemory, gradients_added_in_place
+from gpt2kit.model.products import GradientMemory, by_onednn, gradients_added_in_place, product
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,9 @@ def computed_again(
         parameters: all that it is computed with.
         memory: where it is computed.
     """
+    parameters = list(parameters)
+    if not (x_BTD.requires_grad or any(parameter.requires_grad for parameter in parameters)):
+        return compute(x_BTD)
     out_BTD: Tensor = _Again.apply(x_BTD, compute, memory, *parameters)  # type: ignore[no-untyped-call]
     return out_BTD
 
@@ -204,16 +208,17 @@ class _BranchOnto(torch.autograd.Function):
 
 
 def _end(ctx: Any) -> None:
-    """Give back what a branch holds: autograd keeps the objects until the whole backward pass is over."""
-    ctx.between.end()
-    ctx.layer.end()
-    ctx.projection.end()
-    ctx.dropout.end()
+    """Give back what a branch holds, and hold it no longer: autograd keeps the context until all branches are done."""
+    for part in (ctx.between, ctx.layer, ctx.projection, ctx.dropout):
+        part.end()
     ctx.arena.give(ctx.x_ND)
+    ctx.between = ctx.layer = ctx.projection = ctx.dropout = ctx.norm = ctx.x_ND = None
 
 
 class _Product:
-    """A layer of a branch in one step: what it makes, in the arena, and the gradients of what it is made of."""
+    """A layer of a branch in one step: what it makes, in the arena where the library of products takes memory, and the
+    gradients of what it is made of.
+    """
 
     def __init__(self, layer: Layer, memory: GradientMemory) -> None:
         self._weight_IO, self._bias_O, self._update, self._memory = layer.weight, layer.bias, layer.update, memory
@@ -228,11 +233,13 @@ class _Product:
     def of(self, x_NI: Tensor, *, with_bias: bool) -> Tensor:
         """`x W`, what the update adds, and b if it shall be: [N, I] -> [N, O]."""
         arena, update = self._memory.arena, self._update
-        out_NO = arena.take((x_NI.size(0), self._weight_IO.size(1)))
-        if with_bias:
-            torch.addmm(self._bias_O, x_NI, self._weight_IO, out=out_NO)
+        shape = x_NI.size(0), self._weight_IO.size(1)
+        if by_onednn(x_NI):  # which makes its results anew; to give them back is no harm
+            out_NO = product(x_NI, self._weight_IO.T, self._bias_O if with_bias else None)
+        elif with_bias:
+            out_NO = torch.addmm(self._bias_O, x_NI, self._weight_IO, out=arena.take(shape))
         else:
-            torch.mm(x_NI, self._weight_IO, out=out_NO)
+            out_NO = torch.mm(x_NI, self._weight_IO, out=arena.take(shape))
         if update is not None:
             self._dropout.draw(x_NI.shape)
             dropped_NI = self._dropout.of(x_NI)
@@ -259,11 +266,14 @@ class _Product:
             self._dropout.give(dropped_NI)
 
     def input_gradient(self) -> Tensor:
-        """The gradient of the input, in the arena: [N, I]."""
+        """The gradient of the input: [N, I]."""
         assert self._grad_NO is not None
         arena, update = self._memory.arena, self._update
         shape = self._grad_NO.size(0), self._weight_IO.size(0)
-        grad_NI = torch.mm(self._grad_NO, self._weight_IO.T, out=arena.take(shape))
+        if by_onednn(self._grad_NO):
+            grad_NI = product(self._grad_NO, self._weight_IO)
+        else:
+            grad_NI = torch.mm(self._grad_NO, self._weight_IO.T, out=arena.take(shape))
         if update is None:
             return grad_NI
         if update.dropout == 0:

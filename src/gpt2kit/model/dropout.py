@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from gpt2kit.model.noise import fill_with_noise
-from gpt2kit.model.products import by_own_backward
+from gpt2kit.model.products import in_plain_fp32
 
 QUERIES = 64  # of a block
 
@@ -25,7 +25,8 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Each number becomes 0 with probability p, the others are divided by 1 - p; in training only."""
-        if self.training and 0 < self.p < 1 and by_own_backward(x):
+        # With gradients or without: what is computed again has to drop the same.
+        if self.training and 0 < self.p < 1 and in_plain_fp32(x):
             out: Tensor = _Dropped.apply(x, self.p)  # type: ignore[no-untyped-call]
             return out
         return super().forward(x)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from gpt2kit.errors import ModelError
-from gpt2kit.model.attention import attention_in_segments, first_seen, segment_starts, takes_segments
+from gpt2kit.model.attention import attention_in_segments, first_seen, seen_from, segment_starts, takes_segments
 from gpt2kit.model.branches import LowRank, attention_onto, computed_again, mlp_onto
 from gpt2kit.model.cache import KVCache
 from gpt2kit.model.dropout import Dropout, dropped_attention
@@ -169,6 +169,7 @@ class Attention(nn.Module):
             scale=self.scale,
             dropout=self.attn_pdrop if self.training else 0.0,
             first_seen_BT=mask.first_seen_BT,
+            is_masked=mask.allowed_B1TS is not None,
             attend=functools.partial(self.attend, mask=mask),
         )
 
@@ -180,6 +181,7 @@ class Attention(nn.Module):
         if cache is not None and not cache.attends:
             k_BHSK, v_BHSK = cache.append(self.layer, k_BHSK, v_BHSK)
         dropout = self.attn_pdrop if self.training else 0.0
+        allowed_B1TS = mask.allowed_B1TS if mask.first_seen_BT is None else seen_from(mask.first_seen_BT)
         if cache is not None and cache.attends:
             out_BHTK = cache.attend(self.layer, q_BHTK, k_BHSK, v_BHSK, scale=self.scale)
         elif mask.segment_starts_S is not None:
@@ -188,14 +190,14 @@ class Attention(nn.Module):
             )
         elif 0 < dropout < 1 and cache is None and by_own_backward(q_BHTK):
             out_BHTK = dropped_attention(
-                q_BHTK, k_BHSK, v_BHSK, scale=self.scale, dropout=dropout, allowed_B1TT=mask.allowed_B1TS
+                q_BHTK, k_BHSK, v_BHSK, scale=self.scale, dropout=dropout, allowed_B1TT=allowed_B1TS
             )
         else:
             out_BHTK = F.scaled_dot_product_attention(
                 q_BHTK,
                 k_BHSK,
                 v_BHSK,
-                attn_mask=mask.allowed_B1TS,
+                attn_mask=allowed_B1TS,
                 is_causal=mask.is_causal,
                 dropout_p=dropout,
                 scale=self.scale,
@@ -261,6 +263,8 @@ class Block(nn.Module):
         x_BTD = attention_onto(x_BTD, self.ln_1, attn.c_attn, attn.c_proj, attn.resid_dropout.rate, attending, memory)
         if mlp.is_tanh_gelu:
             return mlp_onto(x_BTD, self.ln_2, mlp.c_fc, mlp.c_proj, mlp.dropout.rate, memory)
+        attended_BTD, x_BTD = x_BTD, x_BTD.clone()  # for autograd, which gives nothing back
+        memory.arena.give(attended_BTD)
         x_BTD = x_BTD + mlp(self.ln_2(x_BTD))
         return x_BTD
 
@@ -414,7 +418,7 @@ class GPT2(nn.Module):
     def _sees_from_first(self) -> bool:
         """Whether all blocks are computed by what goes by the first position that a query sees."""
         memory = memory_for_branches(self.transformer.wte.weight)
-        return memory is not None and memory.operations.sees_from_first
+        return memory is not None and memory.operations.sees_from_first and not self.blocks_compiled
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token scores in float32: [..., D] -> [..., V]."""

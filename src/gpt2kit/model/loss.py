@@ -191,7 +191,7 @@ def _in_chunks(
     size = _chunk_tokens(N)
     arena = memory.arena if memory is not None and h_ND.device.type == "cpu" and not onednn else None
     # Rows that begin at a cache line: products with 50,257 scores of GPT-2's in a row take a tenth longer.
-    P = math.ceil(V / _MULTIPLE) * _MULTIPLE
+    P = math.ceil(V / _MULTIPLE) * _MULTIPLE if h_ND.device.type == "cpu" else V
     buffer_CP = h_ND.new_empty(0 if onednn else size, P) if arena is None else arena.take((size, P), h_ND.dtype)
     logits_buffer_CV = buffer_CP[:, :V]
     scores_buffer_CV = logits_buffer_CV if is_float32 else logits_buffer_CV.float()

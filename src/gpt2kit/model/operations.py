@@ -28,6 +28,7 @@ class Attending:
         scale: what products of queries and keys are multiplied by.
         dropout: share of the probabilities that become 0.
         first_seen_BT: the first position of its row that a query sees, int32; None: 0. It sees all up to itself.
+        is_masked: whether an explicit mask says more than that, which `attend` alone knows.
         attend: the same for autograd, from queries, keys and values to what was attended to, [B, T, D] each.
     """
 
@@ -35,6 +36,7 @@ class Attending:
     scale: float
     dropout: float
     first_seen_BT: Tensor | None
+    is_masked: bool
     attend: Attend
 
 

@@ -57,7 +57,9 @@ class GradientMemory:
 
     def add_product(self, weight_IO: Tensor, x_NI: Tensor, grad_NO: Tensor) -> None:
         """Add `xᵀ g` to the weight's gradient, which it is where there is none yet: [N, I], [N, O]."""
-        if weight_IO.grad is None:
+        if by_onednn(x_NI):
+            self.of(weight_IO).add_(weight_gradient(x_NI, grad_NO))
+        elif weight_IO.grad is None:
             weight_IO.grad = torch.mm(x_NI.T, grad_NO, out=self._room(weight_IO))
         else:
             weight_IO.grad.addmm_(x_NI.T, grad_NO)
@@ -141,18 +143,21 @@ def gradients_added_in_place(memory: GradientMemory | None) -> Iterator[None]:
 def memory_for_branches(x_BTD: Tensor) -> GradientMemory | None:
     """Where a block that gets this computes its branches in memory laid out once, or None where autograd does it.
 
-    That is in a training step on a CPU in plain fp32, unless products go to oneDNN, which takes no memory that it is
-    given.
+    That is in a training step on a CPU in plain fp32.
     """
-    return _memory if by_own_backward(x_BTD) and not prefers_onednn() else None
+    return _memory if by_own_backward(x_BTD) else None
 
 
 def by_own_backward(x: Tensor) -> bool:
     """Whether the backward pass of a product with this on the left is written here: on a CPU, in plain fp32."""
+    return torch.is_grad_enabled() and in_plain_fp32(x)
+
+
+def in_plain_fp32(x: Tensor) -> bool:
+    """Whether what is computed with this runs on a CPU, in plain fp32."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
-        and torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )

@@ -315,17 +315,16 @@ INLINE void NAME(add_onto_row)(const struct rows *r, const float *input, float *
     }
 }
 
-/* The gradient of what went into that dropout, y, from that of what came out, which is added to sums. */
+/* The gradient of what went into that dropout, which is added to sums, and y if there is any, from that of what came
+ * out. */
 INLINE void NAME(drop_gradient_row)(const struct rows *r, const float *input, float *y, float *sums, uint64_t key,
                                     uint32_t dropped) {
     NAME(words) places = NAME(first_places)();
     float factor = NAME(kept_factor)(r->dropout);
     for (int64_t i = 0, left = r->width; left > 0; i += LANES, left -= LANES, places += LANES) {
         floats v = NAME(load_some)(input + i, left);
-        if (dropped) {
-            v = NAME(only)(NAME(kept)(key, places, dropped), v) * factor;
-            NAME(store_some)(y + i, v, left);
-        }
+        if (dropped) v = NAME(only)(NAME(kept)(key, places, dropped), v) * factor;
+        if (y) NAME(store_some)(y + i, v, left);
         if (sums) NAME(store_some)(sums + i, NAME(load_some)(sums + i, left) + v, left);
     }
 }
@@ -406,7 +405,9 @@ static TARGET void NAME(one_row)(const struct rows *r, int64_t row, float *sums,
         case GELU_ROWS: NAME(gelu_row)(r, r->x + begin, r->y + begin); break;
         case GELU_GRADIENT: NAME(gelu_gradient_row)(r, r->x + begin, r->y + begin, sums); break;
         case ADD_ONTO: NAME(add_onto_row)(r, r->input + begin, r->y + begin, key, dropped); break;
-        case DROP_GRADIENT: NAME(drop_gradient_row)(r, r->input + begin, r->y + begin, sums, key, dropped); break;
+        case DROP_GRADIENT:
+            NAME(drop_gradient_row)(r, r->input + begin, r->y ? r->y + begin : NULL, sums, key, dropped);
+            break;
         case NORM: NAME(norm_row)(r, r->input + begin, r->y + begin, r->statistics + 2 * row); break;
         case NORM_GRADIENT:
             NAME(norm_gradient_row)(r, r->input + begin, r->x + begin, r->y + begin, r->statistics + 2 * row, sums);

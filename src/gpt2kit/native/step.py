@@ -1,8 +1,8 @@
 """What a training step computes between its matrix products, by the compiled kernel.
 
 It runs on PyTorch's own threads, which are GCC's OpenMP's: with threads of its own the kernel would wait for those,
-which go on looking for work for a while after each product. Where PyTorch has others, or there is no kernel, the
-operations are PyTorch's own (`gpt2kit.model.operations`, which says what each does).
+which go on looking for work for a while after each product. Where those of PyTorch have no such entry, or there is no
+kernel, the operations are PyTorch's own (`gpt2kit.model.operations`, which says what each does).
 
 Sums are made in one order whatever the number of threads, and what dropout drops is a function of a seed, of which
 nothing need be kept: the backward pass asks again.
@@ -26,6 +26,7 @@ from gpt2kit.native.library import CHUNK, AttentionCall, RowsCall, best_isa, loa
 
 _GELU, _GELU_GRADIENT, _ADD_ONTO, _DROP_GRADIENT, _NORM, _NORM_GRADIENT, _CROSS_ENTROPY = range(7)
 _ALIGNMENT = 16  # floats of a cache line
+_TYPES = {"targets": torch.int64, "first": torch.int32}  # of what is no float32
 
 
 def step_operations() -> Operations:
@@ -65,6 +66,8 @@ class KernelOperations:
 
     def attention(self, shape_BTD: Sequence[int], attending: Attending, arena: Arena) -> Between:
         """Some queries at a time against the keys that they see; probabilities are computed again, not kept."""
+        if attending.is_masked:
+            return TorchOperations().attention(shape_BTD, attending, arena)
         return _Attention(self, shape_BTD, attending, arena)
 
     def activation(self, bias_F: Tensor, arena: Arena) -> Between:
@@ -81,6 +84,7 @@ class KernelOperations:
 
     def cross_entropy_(self, scores_CV: Tensor, targets_C: Tensor) -> Tensor:
         """A row at a time, while it is in the cache."""
+        targets_C = targets_C.long()
         if len(targets_C) and not 0 <= int(targets_C.min()) <= int(targets_C.max()) < scores_CV.size(1):
             raise IndexError(f"a target is outside the vocabulary of {scores_CV.size(1)} tokens")
         nats_C2 = torch.empty(len(targets_C), 2)
@@ -139,7 +143,10 @@ class KernelOperations:
 
 def _addresses(tensors: dict[str, Tensor | None]) -> dict[str, int]:
     present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    assert all(tensor.stride(-1) == 1 and tensor.device.type == "cpu" for tensor in present.values())
+    for name, tensor in present.items():
+        assert tensor.dtype == _TYPES.get(name, torch.float32)
+        assert tensor.stride(-1) == 1
+        assert tensor.device.type == "cpu"
     return {name: tensor.data_ptr() for name, tensor in present.items()}
 
 

@@ -11,6 +11,7 @@ from gpt2kit.model.dropout import QUERIES
 from gpt2kit.model.gpt2 import GPT2Config
 from gpt2kit.model.loss import CHUNK_TOKENS, GPU_CHUNK_TOKENS
 from gpt2kit.model.products import by_onednn, prefers_onednn, product
+from gpt2kit.native.step import has_step_kernel
 from gpt2kit.training.settings import OptimizerKind, TrainSettings
 
 # Floats of optimizer state for a weight that is trained; Muon keeps one for the blocks' matrices and two for the rest.
@@ -87,12 +88,21 @@ def training_memory_bytes(
     return _PROCESS_BYTES + _BYTES * weights + head + tokens * (number_bytes * kept + 4 * _BYTES * D)
 
 
+def by_step_kernel(settings: TrainSettings, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the package's kernel computes what lies between the products of a training step."""
+    return _in_branches(settings, device, dtype) and has_step_kernel()
+
+
 def in_arena(settings: TrainSettings, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a training step computes the branches of blocks in memory laid out once (`gpt2kit.model.branches`).
 
-    Compiled blocks make their memory themselves.
+    Compiled blocks make their memory themselves, and so does oneDNN for its products.
     """
-    return settings.compile != "on" and device.type == "cpu" and dtype == torch.float32 and not prefers_onednn()
+    return _in_branches(settings, device, dtype) and not prefers_onednn()
+
+
+def _in_branches(settings: TrainSettings, device: torch.device, dtype: torch.dtype) -> bool:
+    return settings.compile != "on" and device.type == "cpu" and dtype == torch.float32
 
 
 def probabilities_kept(

@@ -14,11 +14,11 @@ from gpt2kit.console import text_table
 from gpt2kit.errors import DataError, UsageError
 from gpt2kit.model import kernels
 from gpt2kit.model.gpt2 import GPT2, GPT2Config
-from gpt2kit.native.step import has_step_kernel
 from gpt2kit.runtime import available_memory_bytes, select_dtype
 from gpt2kit.tokens import PackedBatches, PreparedData, TokenStore
 from gpt2kit.training.memory import (
     MOMENTS,
+    by_step_kernel,
     in_arena,
     matrix_rate,
     probabilities_kept,
@@ -253,7 +253,7 @@ def make_plan(
             context=context,
             device=device,
             dtype=dtype,
-            by_kernel=in_arena(settings, device, dtype) and has_step_kernel(),
+            by_kernel=by_step_kernel(settings, device, dtype),
         ),
         gradient_checkpointing=settings.gradient_checkpointing,
         moments=MOMENTS[settings.optimizer],
