@@ -84,7 +84,7 @@ def test_the_logits_of_the_batch_are_never_made(trained: str) -> None:
     with LargestTensor() as largest:
         model.loss(ids_BT, ids_BT).backward()
         model.token_losses(ids_BT, ids_BT)
-    assert largest.elements <= loss_module.CHUNK_TOKENS * V
+    assert largest.elements <= loss_module.CHUNK_TOKENS * (V + 63)  # rows begin at cache lines
     with LargestTensor() as plain:
         F.cross_entropy(model.logits(model(ids_BT)).flatten(0, 1), ids_BT.flatten()).backward()
     assert plain.elements == tokens * V  # the instrument sees what it should

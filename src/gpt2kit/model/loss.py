@@ -24,10 +24,11 @@ from gpt2kit.model.operations import TorchOperations
 from gpt2kit.model.products import GradientMemory, by_onednn, product, weight_gradient
 
 IGNORED_TARGET = kernels.IGNORED_TARGET
-CHUNK_TOKENS = 512  # at most; in several chunks three quarters of that, which takes less memory and no more time
+CHUNK_TOKENS = 512  # at most
 GPU_CHUNK_TOKENS, _GPU_MEASURED_TOKENS = 16_384, 2048  # in training; and where nothing is kept for a backward pass
 _MULTIPLE = 64
 SLICE_TOKENS = 6_400  # of the vocabulary, in the gradient of the head's weight
+SCORED_TOKENS = 1_024  # the same, in the scores: a tenth quicker than all at once
 
 
 def chunked_cross_entropy(
@@ -60,9 +61,7 @@ def chunked_cross_entropy(
 
 def _chunk_tokens(num_targets: int) -> int:
     """How many targets are in a chunk on a CPU, as many in each."""
-    if num_targets <= CHUNK_TOKENS:
-        return max(num_targets, 1)
-    return math.ceil(num_targets / math.ceil(num_targets / (0.75 * CHUNK_TOKENS)))
+    return math.ceil(num_targets / max(math.ceil(num_targets / CHUNK_TOKENS), 1)) or 1
 
 
 def perplexity(nats_per_token: float) -> float:
@@ -191,7 +190,7 @@ def _in_chunks(
     size = _chunk_tokens(N)
     arena = memory.arena if memory is not None and h_ND.device.type == "cpu" and not onednn else None
     # Rows that begin at a cache line: products with 50,257 scores of GPT-2's in a row take a tenth longer.
-    P = math.ceil(V / _MULTIPLE) * _MULTIPLE if h_ND.device.type == "cpu" else V
+    P, scored = (math.ceil(V / _MULTIPLE) * _MULTIPLE, SCORED_TOKENS) if h_ND.device.type == "cpu" else (V, V)
     buffer_CP = h_ND.new_empty(0 if onednn else size, P) if arena is None else arena.take((size, P), h_ND.dtype)
     logits_buffer_CV = buffer_CP[:, :V]
     scores_buffer_CV = logits_buffer_CV if is_float32 else logits_buffer_CV.float()
@@ -201,7 +200,10 @@ def _in_chunks(
         if onednn:
             scores_CV = product(h_ND[chunk], w_VD)
         else:
-            logits_CV = torch.mm(h_ND[chunk], w_VD.T, out=logits_buffer_CV[: chunk.stop - start])
+            logits_CV = logits_buffer_CV[: chunk.stop - start]
+            for first in range(0, V, scored):
+                part = slice(first, first + scored)
+                torch.mm(h_ND[chunk], w_VD[part].T, out=logits_CV[:, part])
             scores_CV = scores_buffer_CV[: chunk.stop - start]
             if not is_float32:
                 scores_CV.copy_(logits_CV)

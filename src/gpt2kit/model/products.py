@@ -25,6 +25,7 @@ from gpt2kit.model.operations import Operations, TorchOperations
 LIBRARY_VARIABLE = "GPT2KIT_MATRIX_LIBRARY"
 # Preparing a product for oneDNN takes longer than PyTorch's own for a token or two.
 _FEWEST_ROWS = 32
+_FEWEST_OUTPUTS = 64  # of a gradient that is made as it is
 _out_of_memory = False
 
 
@@ -57,7 +58,9 @@ class GradientMemory:
 
     def add_product(self, weight_IO: Tensor, x_NI: Tensor, grad_NO: Tensor) -> None:
         """Add `xᵀ g` to the weight's gradient, which it is where there is none yet: [N, I], [N, O]."""
-        if by_onednn(x_NI):
+        if weight_IO.size(1) < _FEWEST_OUTPUTS:  # where MKL takes up to six times as long as for the transpose
+            self.of(weight_IO).add_(torch.mm(grad_NO.T, x_NI).T)
+        elif by_onednn(x_NI):
             self.of(weight_IO).add_(weight_gradient(x_NI, grad_NO))
         elif weight_IO.grad is None:
             weight_IO.grad = torch.mm(x_NI.T, grad_NO, out=self._room(weight_IO))
