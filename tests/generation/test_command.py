@@ -28,7 +28,7 @@ def settings(model_folder, tmp_path):
 
 
 def records(path):
-    header, *samples = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    header, *samples = (json.loads(line) for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
     return header, samples
 
 

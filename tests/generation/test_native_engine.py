@@ -179,7 +179,7 @@ def test_the_command_runs_without_pytorch(nano: Path, tmp_path: Path, weights: s
     command = ["generate", "--model_dir", str(nano), "--prompt", "Once upon a time", "--max_new_tokens", "8"]
     options = ["--engine", "native", "--weights", weights, "--output_dir", str(tmp_path / "texts"), "--seed", "1"]
     subprocess.run([sys.executable, "-c", _COMMAND, *command, *options], check=True, timeout=120, capture_output=True)
-    header = json.loads((tmp_path / "texts" / "generated_0001.jsonl").read_text().splitlines()[0])
+    header = json.loads((tmp_path / "texts" / "generated_0001.jsonl").read_text().split("\n")[0])
     assert (header["engine"], header["weights"], header["device"]) == ("native", weights, "cpu")
     assert f"--weights={weights}" in header["again"]
 

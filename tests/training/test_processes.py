@@ -58,7 +58,7 @@ def values(prepared: PreparedData, folder: Path, **changes: Any) -> str:
 
 
 def losses(folder: Path) -> list[float]:
-    lines = (folder / "training" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "training" / "metrics.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
     return [record.get("loss", record.get("validation_loss")) for record in map(json.loads, lines)]
 
 
@@ -80,7 +80,7 @@ def test_two_processes_find_the_losses_of_one(prepared: PreparedData, tmp_path: 
 
 def losses_reported(folder: Path) -> int:
     """How often a validation was the best so far: each is said by one process only."""
-    lines = (folder / "training" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "training" / "metrics.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
     found = [record["validation_loss"] for record in map(json.loads, lines) if record["kind"] == "validation"]
     return sum(loss < min(found[:index], default=float("inf")) for index, loss in enumerate(found))
 

@@ -49,7 +49,7 @@ def from_scratch() -> dict[str, Any]:
 
 def outcome(folder: Path) -> dict[str, Any]:
     """Everything a run computes: weights, losses, order of batches (through the losses), validations."""
-    lines = (folder / "training" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "training" / "metrics.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
     timing = ("tokens_per_second", "memory_bytes")
     metrics = [{key: value for key, value in json.loads(line).items() if key not in timing} for line in lines]
     newest = max((folder / "training" / "checkpoints").glob("step-????????"))

@@ -23,7 +23,7 @@ Make = Callable[..., TrainSettings]
 
 
 def records(folder: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (folder / "training" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "training" / "metrics.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 

@@ -106,11 +106,12 @@ def test_workers_share_a_study_and_end_with_the_one_that_started_them(slow: Make
     process.wait()
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive
-    assert "RUNNING" in states(folder)  # one may have finished its trial meanwhile
+    cut_off = states(folder).count("RUNNING")
+    assert cut_off >= 1  # one may have finished its trial meanwhile
 
     found = tune(slow(workers=2, trials=5))
     assert found.values["counts"]["complete"] == 5
-    assert found.values["counts"]["retried"] == 2
+    assert found.values["counts"]["retried"] == cut_off
     assert sum(trial["role"] == "defaults" and trial["value"] is not None for trial in found.values["trials"]) == 1
 
 
