@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,14 +23,7 @@ from gpt2kit.hub import cached_copy
 from gpt2kit.model.gpt2 import GPT2Config
 from gpt2kit.native.library import ISAS, best_isa, load_library
 from gpt2kit.runtime import VERSION, available_memory_bytes, select_device, select_dtype
-from gpt2kit.training.memory import (
-    by_step_kernel,
-    in_arena,
-    matrix_rate,
-    probabilities_kept,
-    step_seconds,
-    training_memory_bytes,
-)
+from gpt2kit.training.memory import matrix_rate, memory_estimate, step_seconds
 from gpt2kit.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -248,15 +242,9 @@ def examine(*, device: str = "auto", folder: Path | None = None) -> Examination:
     context = _CPU_CONTEXT if chosen.type == "cpu" else _CONTEXT
     available = available_memory_bytes(chosen)
     flops = matrix_rate(chosen, dtype)
-    settings = TrainSettings()
-    kept = probabilities_kept(
-        GPT2Config().attn_pdrop,
-        context=context,
-        device=chosen,
-        dtype=dtype,
-        by_kernel=by_step_kernel(settings, chosen, dtype),
+    estimate = memory_estimate(
+        TrainSettings(), attention_dropout=GPT2Config().attn_pdrop, context=context, device=chosen, dtype=dtype
     )
-    is_in_arena = in_arena(settings, chosen, dtype)
     read_rate = _read_rate(chosen)
     disk = free_bytes(folder or Path())
     return Examination(
@@ -281,13 +269,7 @@ def examine(*, device: str = "auto", folder: Path | None = None) -> Examination:
         ),
         expectations=tuple(
             _expectation(
-                name,
-                context=context,
-                available=available,
-                kept=kept,
-                is_in_arena=is_in_arena,
-                flops=flops,
-                read_rate=read_rate,
+                name, context=context, available=available, estimate=estimate, flops=flops, read_rate=read_rate
             )
             for name in MODELS
         ),
@@ -314,7 +296,7 @@ def adapter_parameters(config: GPT2Config) -> int:
 
 
 def _expectation(
-    name: str, *, context: int, available: int, kept: float, is_in_arena: bool, flops: float, read_rate: float
+    name: str, *, context: int, available: int, estimate: Callable[..., int], flops: float, read_rate: float
 ) -> Expectation:
     layers, heads, width = MODELS[name]
     config = GPT2Config(n_layer=layers, n_head=heads, n_embd=width)
@@ -326,8 +308,7 @@ def _expectation(
             trainable=trainable,
             context=context,
             available=available,
-            kept=kept,
-            is_in_arena=is_in_arena,
+            estimate=estimate,
             flops=flops,
         )
         for trainable in (parameters, adapter_parameters(config))
@@ -349,21 +330,11 @@ def _method(
     trainable: int,
     context: int,
     available: int,
-    kept: float,
-    is_in_arena: bool,
+    estimate: Callable[..., int],
     flops: float,
 ) -> Method:
     memory = [
-        training_memory_bytes(
-            config,
-            parameters=parameters,
-            trainable=trainable,
-            rows=1,
-            context=context,
-            kept_probabilities=kept,
-            gradient_checkpointing=checkpointing,
-            in_arena=is_in_arena,
-        )
+        estimate(config, parameters=parameters, trainable=trainable, rows=1, gradient_checkpointing=checkpointing)
         for checkpointing in (False, True)
     ]
     room = _MEMORY_SHARE * available

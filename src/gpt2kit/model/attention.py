@@ -28,17 +28,21 @@ def takes_segments(weight: Tensor, head_width: int) -> bool:
 
 def segment_starts(segment_ids_BT: Tensor) -> Tensor:
     """Where each segment begins in the flattened rows, and the length of these: int32 [S]."""
-    ids_BT = torch.cat([torch.full_like(segment_ids_BT[:, :1], -2), segment_ids_BT], dim=1)
-    starts_S = torch.nonzero((ids_BT[:, 1:] != ids_BT[:, :-1]).flatten()).squeeze(1)
+    starts_S = torch.nonzero(_begins(segment_ids_BT).flatten()).squeeze(1)
     return torch.nn.functional.pad(starts_S, (0, 1), value=segment_ids_BT.numel()).int()
+
+
+def _begins(segment_ids_BT: Tensor) -> Tensor:
+    """Whether a segment begins at each position: [B, T]."""
+    begins_BT = torch.ones_like(segment_ids_BT, dtype=torch.bool)
+    begins_BT[:, 1:] = segment_ids_BT[:, 1:] != segment_ids_BT[:, :-1]
+    return begins_BT
 
 
 def first_seen(segment_ids_BT: Tensor) -> Tensor:
     """The first position of its row that belongs to each position's segment: int32 [B, T]."""
     positions_T = torch.arange(segment_ids_BT.size(1), dtype=torch.int32, device=segment_ids_BT.device)
-    starts_BT = torch.ones_like(segment_ids_BT, dtype=torch.bool)
-    starts_BT[:, 1:] = segment_ids_BT[:, 1:] != segment_ids_BT[:, :-1]
-    return (positions_T * starts_BT).cummax(dim=1).values.to(torch.int32)
+    return (positions_T * _begins(segment_ids_BT)).cummax(dim=1).values.to(torch.int32)
 
 
 def seen_from(first_seen_BT: Tensor) -> Tensor:

@@ -227,6 +227,13 @@ TARGET static inline __attribute__((always_inline)) void dot_u4_avx512(int token
 #include "body.h"
 #endif
 
+/* A function as compiled for an instruction set. */
+#if defined(__x86_64__)
+#define FOR_ISA(name, isa) ((isa) == AVX512 ? name##_avx512 : (isa) == AVX2 ? name##_avx2 : name##_portable)
+#else
+#define FOR_ISA(name, isa) ((void)(isa), name##_portable)
+#endif
+
 /* The best instruction set of this processor. */
 int gk_best_isa(void) {
 #if defined(__x86_64__)
@@ -303,12 +310,7 @@ int gk_forward(struct pool *pool, const struct model *model, int isa, const stru
     memset(arena.memory, 0, arena.used);
     arena.used = 0;
     lay_out(&call, &arena, NULL);
-    void (*forward)(void *, int) = forward_portable;
-#if defined(__x86_64__)
-    if (isa == AVX2) forward = forward_avx2;
-    if (isa == AVX512) forward = forward_avx512;
-#endif
-    pool_run(pool, forward, &call);
+    pool_run(pool, FOR_ISA(forward, isa), &call);
     free(arena.memory);
     return 0;
 }
@@ -317,12 +319,7 @@ int gk_forward(struct pool *pool, const struct model *model, int isa, const stru
 void gk_choose(struct pool *pool, int isa, struct choice *rows, int64_t num_rows, int64_t vocab_size,
                double temperature) {
     struct choices choices = {rows, num_rows, vocab_size, (float)temperature, 0};
-    void (*choose)(void *, int) = choose_portable;
-#if defined(__x86_64__)
-    if (isa == AVX2) choose = choose_avx2;
-    if (isa == AVX512) choose = choose_avx512;
-#endif
-    pool_run(pool, choose, &choices);
+    pool_run(pool, FOR_ISA(choose, isa), &choices);
 }
 
 /* How many floats of scratch a thread needs for a head of that many positions and numbers. */
@@ -331,28 +328,20 @@ int64_t gk_attention_scratch(int64_t length, int64_t width) {
     return 5 * T * K + 2 * QUERIES * T + 3 * QUERIES * K;
 }
 
-/* Attention of a training step on the caller's threads; `run` may be NULL: on this one alone. */
-void gk_attend(run_on_threads *run, unsigned num_threads, int isa, struct attention *attention) {
-    void (*attend)(void *) = attend_all_portable;
-#if defined(__x86_64__)
-    if (isa == AVX2) attend = attend_all_avx2;
-    if (isa == AVX512) attend = attend_all_avx512;
-#endif
+/* Work on the caller's threads, or where there is no `run` on this one alone. */
+static void on_threads(run_on_threads *run, unsigned num_threads, void (*work)(void *), void *argument) {
     if (run)
-        run(attend, attention, num_threads, 0);
+        run(work, argument, num_threads, 0);
     else
-        attend(attention);
+        work(argument);
+}
+
+/* Attention of a training step, see `on_threads`. */
+void gk_attend(run_on_threads *run, unsigned num_threads, int isa, struct attention *attention) {
+    on_threads(run, num_threads, FOR_ISA(attend_all, isa), attention);
 }
 
 /* An operation on rows of a training step, likewise. */
 void gk_rows(run_on_threads *run, unsigned num_threads, int isa, struct rows *rows) {
-    void (*all_rows)(void *) = all_rows_portable;
-#if defined(__x86_64__)
-    if (isa == AVX2) all_rows = all_rows_avx2;
-    if (isa == AVX512) all_rows = all_rows_avx512;
-#endif
-    if (run)
-        run(all_rows, rows, num_threads, 0);
-    else
-        all_rows(rows);
+    on_threads(run, num_threads, FOR_ISA(all_rows, isa), rows);
 }

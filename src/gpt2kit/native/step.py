@@ -114,6 +114,14 @@ class KernelOperations:
         )
         self._library.gk_rows(self._run, torch.get_num_threads(), self._isa, byref(call))
 
+    def with_column_sums(
+        self, operation: int, like: Tensor, *, needed: bool, dropout: float = 0.0, seed: int = 0, **tensors: Tensor
+    ) -> Tensor | None:
+        """Such an operation, and the sums over all rows that it makes, where needed."""
+        sums = self.sums_for(like) if needed else None
+        self.on_rows(operation, like, epsilon=0.0, dropout=dropout, seed=seed, sums=sums, **tensors)
+        return None if sums is None else sums[:, 0].sum(0)
+
     def sums_for(self, like: Tensor) -> Tensor:
         """Room for the two kinds of sums over the rows of each chunk of a matrix."""
         return torch.empty(-(-like.size(0) // CHUNK), 2, like.size(1))
@@ -207,9 +215,10 @@ class _Activation:
         self._arena.give(output_NI)
 
     def backward(self, grad_NI: Tensor, *, needs_bias: bool) -> tuple[Tensor, Tensor | None]:
-        sums = self._operations.sums_for(grad_NI) if needs_bias else None
-        self._operations.on_rows(_GELU_GRADIENT, grad_NI, x=self._hidden_NF, y=grad_NI, sums=sums)
-        return grad_NI, None if sums is None else sums[:, 0].sum(0)
+        grad_bias_F = self._operations.with_column_sums(
+            _GELU_GRADIENT, grad_NI, needed=needs_bias, x=self._hidden_NF, y=grad_NI
+        )
+        return grad_NI, grad_bias_F
 
     def output_again(self) -> Tensor:
         return self._hidden_NF
@@ -234,11 +243,16 @@ class _Residual:
         if self._rate == 0:
             return grad_ND, _column_sums(self._operations, grad_ND) if needs_bias else None
         dropped_ND = self._arena.take(grad_ND.shape)
-        sums = self._operations.sums_for(grad_ND) if needs_bias else None
-        self._operations.on_rows(
-            _DROP_GRADIENT, grad_ND, input=grad_ND, y=dropped_ND, sums=sums, dropout=self._rate, seed=self._seed
+        grad_bias_D = self._operations.with_column_sums(
+            _DROP_GRADIENT,
+            grad_ND,
+            needed=needs_bias,
+            input=grad_ND,
+            y=dropped_ND,
+            dropout=self._rate,
+            seed=self._seed,
         )
-        return dropped_ND, None if sums is None else sums[:, 0].sum(0)
+        return dropped_ND, grad_bias_D
 
     def give(self, grad_ND: Tensor) -> None:
         if self._rate > 0:
@@ -248,10 +262,8 @@ class _Residual:
         pass  # what is dropped is asked again
 
 
-def _column_sums(operations: KernelOperations, x_ND: Tensor) -> Tensor:
-    sums = operations.sums_for(x_ND)
-    operations.on_rows(_DROP_GRADIENT, x_ND, input=x_ND, sums=sums)
-    return sums[:, 0].sum(0)
+def _column_sums(operations: KernelOperations, x_ND: Tensor) -> Tensor | None:
+    return operations.with_column_sums(_DROP_GRADIENT, x_ND, needed=True, input=x_ND)
 
 
 class _Norm:

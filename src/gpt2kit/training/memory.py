@@ -3,7 +3,9 @@
 Symbols: P parameters, P_t trainable ones, L layers, D width, F width of an MLP, H heads, T context, V vocabulary.
 """
 
+import functools
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -88,9 +90,20 @@ def training_memory_bytes(
     return _PROCESS_BYTES + _BYTES * weights + head + tokens * (number_bytes * kept + 4 * _BYTES * D)
 
 
-def by_step_kernel(settings: TrainSettings, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the package's kernel computes what lies between the products of a training step."""
-    return _in_branches(settings, device, dtype) and has_step_kernel()
+def memory_estimate(
+    settings: TrainSettings, *, attention_dropout: float, context: int, device: torch.device, dtype: torch.dtype
+) -> Callable[..., int]:
+    """`training_memory_bytes` for such a training on such a device: what is left to say is the model, and the rows."""
+    by_kernel = _in_branches(settings, device, dtype) and has_step_kernel()
+    return functools.partial(
+        training_memory_bytes,
+        context=context,
+        kept_probabilities=probabilities_kept(
+            attention_dropout, context=context, device=device, dtype=dtype, by_kernel=by_kernel
+        ),
+        in_arena=in_arena(settings, device, dtype),
+        dtype=dtype,
+    )
 
 
 def in_arena(settings: TrainSettings, device: torch.device, dtype: torch.dtype) -> bool:

@@ -18,12 +18,9 @@ from gpt2kit.runtime import available_memory_bytes, select_dtype
 from gpt2kit.tokens import PackedBatches, PreparedData, TokenStore
 from gpt2kit.training.memory import (
     MOMENTS,
-    by_step_kernel,
-    in_arena,
     matrix_rate,
-    probabilities_kept,
+    memory_estimate,
     step_seconds,
-    training_memory_bytes,
 )
 from gpt2kit.training.settings import OptimizerKind, TrainSettings
 
@@ -243,23 +240,15 @@ def make_plan(
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     rows, available = math.ceil(batches.batch_size / processes), available_memory_bytes(device)
     estimate = functools.partial(
-        training_memory_bytes,
+        memory_estimate(
+            settings, attention_dropout=model.config.attn_pdrop, context=context, device=device, dtype=dtype
+        ),
         model.config,
         parameters=parameters,
         trainable=trainable,
-        context=context,
-        kept_probabilities=probabilities_kept(
-            model.config.attn_pdrop,
-            context=context,
-            device=device,
-            dtype=dtype,
-            by_kernel=by_step_kernel(settings, device, dtype),
-        ),
         gradient_checkpointing=settings.gradient_checkpointing,
         moments=MOMENTS[settings.optimizer],
         on_gpu=by_kernels,
-        in_arena=in_arena(settings, device, dtype),
-        dtype=dtype,
     )
 
     def memory(at_a_time: int) -> int:
