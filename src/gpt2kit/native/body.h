@@ -4,10 +4,10 @@
  *     TARGET      the function attribute that allows its instructions
  *     LANES       floats of a vector
  *     TILE        tokens computed together with floats      WIDE  panels computed together with them, up to 2
- *     QTILE       the same with small integers
+ *     QTILE       the same with small integers        PAIRED  where there are more, in 16 bits; or 0
  *     OFFSET      what the weights of a dot are off by
  *     greater, lesser     of each lane the greater or lesser one; the second where one is no number
- *     add_products, dot_u8, dot_u4      see kernel.c
+ *     add_products, dot_u8, dot_u4, and where PAIRED pair_u8, pair_u4, multiply_pairs      see kernel.c
  *
  * A result of a token is summed in one order, whatever else is computed beside it: inputs from the first to the last,
  * one after the other in each lane. So texts depend neither on their batch nor on how a prompt was cut up.
@@ -266,6 +266,18 @@ static TARGET void NAME(multiply)(const struct worker *worker, const struct line
     }
 }
 
+/* sums += the dot products of a group, times the scales of its weights and of its activations. */
+INLINE void NAME(add_group)(int tokens, floats sums[][VECTORS], ints dots[][VECTORS], const uint16_t *scales,
+                            const float *x_scales) {
+    UNROLL for (int v = 0; v < VECTORS; v++) {
+        NAME(halves) half;
+        memcpy(&half, scales + v * LANES, sizeof half);
+        floats scale = (floats)(__builtin_convertvector(half, NAME(words)) << 16);
+        UNROLL for (int t = 0; t < tokens; t++)
+            sums[t][v] += __builtin_convertvector(dots[t][v], floats) * (scale * x_scales[t]);
+    }
+}
+
 /* One panel with small integers. The dot products of a group are exact, so only their sum over the groups rounds.
  * Weights are stored with an offset, to be unsigned: what it adds to a product is in the activations' sums. */
 INLINE void NAME(quantised_tile)(int tokens, int format, enum kind kind, const struct quantised *x, int64_t token,
@@ -289,15 +301,7 @@ INLINE void NAME(quantised_tile)(int tokens, int format, enum kind kind, const s
             else
                 NAME(dot_u4)(tokens, dots, weights, from + quad * tokens * QUAD);
         }
-        UNROLL for (int v = 0; v < VECTORS; v++) {
-            NAME(halves) half;
-            memcpy(&half, scales + group * PANEL + v * LANES, sizeof half);
-            floats scale = (floats)(__builtin_convertvector(half, NAME(words)) << 16);
-            UNROLL for (int t = 0; t < tokens; t++) {
-                floats both = scale * x_scales[group * tokens + t];
-                sums[t][v] += __builtin_convertvector(dots[t][v], floats) * both;
-            }
-        }
+        NAME(add_group)(tokens, sums, dots, scales + group * PANEL, x_scales + group * tokens);
     }
     UNROLL for (int t = 0; t < tokens; t++)
         UNROLL for (int v = 0; v < VECTORS; v++) store(to + t * PANEL + v * LANES, sums[t][v]);
@@ -331,6 +335,66 @@ static TARGET __attribute__((noinline)) void NAME(few_quantised)(int64_t tokens,
 #undef BY_KIND
 #undef FEW
 
+#if PAIRED
+/* The same of weights that were taken apart, pairs[in / 2][16][2], and of activations [in / 2][tokens][2]. */
+INLINE void NAME(paired_tile)(int tokens, const struct quantised *x, int64_t size, int64_t token, const int16_t *pairs,
+                              const uint16_t *scales, float *to) {
+    const int16_t *values = (const int16_t *)x->values + token * x->stride;
+    const float *x_scales = x->scales + token * x->groups;
+    floats sums[PAIRED][VECTORS];
+    UNROLL for (int t = 0; t < tokens; t++)
+        UNROLL for (int v = 0; v < VECTORS; v++) sums[t][v] = (floats){0};
+    for (int64_t group = 0; group < x->groups; group++) {
+        ints dots[PAIRED][VECTORS];
+        UNROLL for (int t = 0; t < tokens; t++)
+            UNROLL for (int v = 0; v < VECTORS; v++) dots[t][v] = (ints){0};
+        for (int64_t pair = 0; pair < size; pair += 2, pairs += 2 * PANEL, values += 2 * tokens)
+            UNROLL for (int t = 0; t < tokens; t++)
+                UNROLL for (int v = 0; v < VECTORS; v++)
+                    dots[t][v] = NAME(multiply_pairs)(dots[t][v], pairs + v * 2 * LANES, values + 2 * t);
+        NAME(add_group)(tokens, sums, dots, scales + group * PANEL, x_scales + group * tokens);
+    }
+    UNROLL for (int t = 0; t < tokens; t++)
+        UNROLL for (int v = 0; v < VECTORS; v++) store(to + t * PANEL + v * LANES, sums[t][v]);
+}
+
+#define FEW(n)                                                       \
+    case n:                                                          \
+        NAME(paired_tile)(n, x, size, token, pairs, scales, to);     \
+        break;
+static TARGET __attribute__((noinline)) void NAME(few_paired)(int64_t tokens, const struct quantised *x, int64_t size,
+                                                              int64_t token, const int16_t *pairs,
+                                                              const uint16_t *scales, float *to) {
+    switch (tokens) { FEW(1) FEW(2) FEW(3) FEW(4) FEW(5) FEW(6) }
+}
+#undef FEW
+
+/* The same for a run of panels. Their weights are taken apart once; a tile of tokens meets all of them before the next
+ * one, so that it is read from the nearest caches. */
+static TARGET void NAME(multiply_paired)(const struct worker *worker, int64_t tokens, const struct quantised *x,
+                                         const struct linear *linear, int64_t first, int64_t count, float *y,
+                                         int64_t y_stride, int finish) {
+    int64_t size = group_size(linear->format), numbers = x->groups * size * PANEL;
+    int64_t bytes = count * panel_bytes(linear->format, linear->in);
+    const uint8_t *weights = (const uint8_t *)linear->weights + first * (bytes / count);
+    const uint16_t *scales = linear->scales + first * x->groups * PANEL;
+    for (int64_t byte = 0; byte < bytes; byte += 64)
+        if (linear->format == INT8)
+            NAME(pair_u8)(weights + byte, worker->pairs + byte);
+        else
+            NAME(pair_u4)(weights + byte, worker->pairs + byte / 256 * 512 + byte % 256);
+    for (int64_t token = 0; token < tokens; token += PAIRED) {
+        int64_t few = tokens - token < PAIRED ? tokens - token : PAIRED;
+        float sums[PAIRED * PANEL] __attribute__((aligned(64)));
+        for (int64_t p = 0; p < count; p++) {
+            const float *bias = linear->bias ? linear->bias + (first + p) * PANEL : NULL;
+            NAME(few_paired)(few, x, size, token, worker->pairs + p * numbers, scales + p * x->groups * PANEL, sums);
+            NAME(finish)(few, PANEL, sums, PANEL, y + token * y_stride + (first + p) * PANEL, y_stride, bias, finish);
+        }
+    }
+}
+#endif
+
 /* y (=, += or gelu) x W + b for a panel, which the first tile fetches. */
 static TARGET void NAME(multiply_quantised)(int64_t tokens, const struct quantised *x, const struct linear *linear,
                                             int64_t panel, float *y, int64_t y_stride, int finish) {
@@ -349,8 +413,11 @@ static TARGET void NAME(multiply_quantised)(int64_t tokens, const struct quantis
 /* One token's activations to 8 bits: x ≈ scale * value, the greatest of each group becoming 127. */
 static TARGET void NAME(quantise)(struct quantised *q, int64_t token, int64_t tokens, const float *x, int64_t size) {
     const float round = 12582912.0f;
-    int64_t first = token / QTILE * QTILE, few = tokens - first < QTILE ? tokens - first : QTILE, place = token - first;
+    int is_paired = PAIRED > 0 && tokens > QTILE;
+    int64_t tile = is_paired ? PAIRED : QTILE, first = token / tile * tile, place = token - first;
+    int64_t few = tokens - first < tile ? tokens - first : tile;
     int8_t *values = q->values + first * q->stride + place * QUAD;
+    int16_t *pairs = (int16_t *)q->values + first * q->stride + place * 2;
     float *scales = q->scales + first * q->groups + place;
     int32_t *sums = q->sums + first * q->groups + place;
     for (int64_t group = 0; group < q->groups; group++) {
@@ -366,6 +433,12 @@ static TARGET void NAME(quantise)(struct quantised *q, int64_t token, int64_t to
             floats shifted = load(from + i) * inverse + round;
             ints rounded = (ints)shifted - 0x4b400000; /* the bits of `round` */
             total += rounded;
+            if (is_paired) {
+                NAME(halves) narrow = __builtin_convertvector(rounded, NAME(halves));
+                UNROLL for (int lane = 0; lane < LANES; lane += 2)
+                    memcpy(pairs + (group * size + i + lane) * few, (const uint16_t *)&narrow + lane, 4);
+                continue;
+            }
             NAME(bytes) narrow = __builtin_convertvector(rounded, NAME(bytes));
             UNROLL for (int lane = 0; lane < LANES; lane += QUAD)
                 memcpy(values + (group * size + i + lane) * few, (const char *)&narrow + lane, QUAD);
@@ -615,6 +688,13 @@ static TARGET void NAME(linear)(struct worker *worker, const struct linear *line
     if (linear->format != FP32) {
         q.groups = round_up(linear->in, size) / size;
         PREPARE(token, tokens, NAME(quantise)(&q, token, tokens, x + token * x_stride, size));
+#if PAIRED
+        if (tokens > QTILE) {
+            SHARE_RUNS(panel, count, panels, PAIRED_PANELS,
+                       NAME(multiply_paired)(worker, tokens, &q, linear, panel, count, y, y_stride, finish));
+            return;
+        }
+#endif
         SHARE(panel, panels, NAME(multiply_quantised)(tokens, &q, linear, panel, y, y_stride, finish));
         return;
     }

@@ -32,13 +32,14 @@ static int64_t take_some(struct worker *worker, int64_t *begin, int64_t total, i
 
 static struct worker begin_worker(struct call *call, int thread) {
     struct worker worker = {call, call->next, call->num_tokens <= FEW_TOKENS, call->normed_ND,
-                            call->tiles, call->sums + thread * call->stride_sums, call->quantised};
+                            call->tiles, call->sums + thread * call->stride_sums,
+                            call->pairs + thread * call->stride_pairs, call->quantised};
     if (worker.is_alone) {
         struct quantised *q = &worker.quantised;
         int64_t first = thread * FEW_TOKENS, most_groups = q->stride / 32 + 1;
         worker.normed_ND += first * call->stride_D;
         worker.tiles += first * q->stride;
-        q->values += first * q->stride;
+        q->values += first * q->stride * 2;
         q->scales += first * most_groups;
         q->sums += first * most_groups;
     }
@@ -66,6 +67,7 @@ static float noise(uint64_t key, int64_t id) {
 #define TILE 3
 #define WIDE 1
 #define QTILE 3
+#define PAIRED 0
 #define OFFSET 128
 typedef float4 floats_portable;
 static inline floats_portable greater_portable(floats_portable v, floats_portable most) {
@@ -103,6 +105,7 @@ static inline void dot_u4_portable(int tokens, dots_portable dots[][4], const ui
 #undef TILE
 #undef WIDE
 #undef QTILE
+#undef PAIRED
 #undef OFFSET
 
 #if defined(__x86_64__)
@@ -118,6 +121,7 @@ static inline int32_t four_bytes(const int8_t *from) {
 #define TILE 6
 #define WIDE 1
 #define QTILE 3
+#define PAIRED 6
 #define OFFSET 0
 typedef float floats_avx2 __attribute__((vector_size(32)));
 TARGET static inline floats_avx2 greater_avx2(floats_avx2 v, floats_avx2 most) {
@@ -160,6 +164,38 @@ TARGET static inline __attribute__((always_inline)) void dot_u4_avx2(int tokens,
         }
     }
 }
+/* For many tokens the sign costs more than to have weights and activations in 16 bits, two inputs side by side. */
+TARGET static inline dots_avx2 multiply_pairs_avx2(dots_avx2 sums, const int16_t *weights, const int16_t *two) {
+    int32_t both;
+    memcpy(&both, two, sizeof both);
+    __m256i products = _mm256_madd_epi16(_mm256_loadu_si256((const __m256i *)weights), _mm256_set1_epi32(both));
+    return sums + (dots_avx2)products;
+}
+/* 8 outputs of 4 inputs each, 128 too great, to 2 pairs, of the 16 outputs of a panel each. */
+TARGET static inline void take_apart(__m256i quads, int16_t *pairs) {
+    const __m256i first = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1));
+    const __m256i offset = _mm256_set1_epi16(128);
+    __m256i low = _mm256_shuffle_epi8(quads, first), high = _mm256_shuffle_epi8(_mm256_srli_epi32(quads, 16), first);
+    _mm256_storeu_si256((__m256i *)pairs, _mm256_sub_epi16(low, offset));
+    _mm256_storeu_si256((__m256i *)(pairs + 2 * PANEL), _mm256_sub_epi16(high, offset));
+}
+/* 64 bytes of a panel's weights to pairs. */
+TARGET static inline void pair_u8_avx2(const uint8_t *w, int16_t *pairs) {
+    for (int half = 0; half < 2; half++)
+        take_apart(_mm256_loadu_si256((const __m256i *)w + half), pairs + half * PANEL);
+}
+TARGET static inline void pair_u4_avx2(const uint8_t *w, int16_t *pairs) {
+    const __m256i low = _mm256_set1_epi8(15), offset = _mm256_set1_epi8((char)0x80);
+    const __m256i table = _mm256_xor_si256(
+        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)codes)), offset);
+    for (int half = 0; half < 2; half++) {
+        __m256i both = _mm256_loadu_si256((const __m256i *)w + half);
+        __m256i here = _mm256_and_si256(both, low), behind = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+        take_apart(_mm256_shuffle_epi8(table, here), pairs + half * PANEL);
+        take_apart(_mm256_shuffle_epi8(table, behind), pairs + 16 * PANEL + half * PANEL);
+    }
+}
 #include "body.h"
 #undef NAME
 #undef TARGET
@@ -167,6 +203,7 @@ TARGET static inline __attribute__((always_inline)) void dot_u4_avx2(int tokens,
 #undef TILE
 #undef WIDE
 #undef QTILE
+#undef PAIRED
 #undef OFFSET
 
 #define NAME(x) x##_avx512
@@ -175,6 +212,7 @@ TARGET static inline __attribute__((always_inline)) void dot_u4_avx2(int tokens,
 #define TILE 12
 #define WIDE 2
 #define QTILE 12
+#define PAIRED 0
 #define OFFSET 128
 typedef float floats_avx512 __attribute__((vector_size(64)));
 TARGET static inline floats_avx512 greater_avx512(floats_avx512 v, floats_avx512 most) {
@@ -275,11 +313,13 @@ static void lay_out(struct call *call, struct arena *arena, int64_t *row_starts)
     call->scores = take(arena, threads * 12 * (call->stride_scores + K16) * 4);
     q->stride = widest;
     call->tiles = take(arena, model->head.format == FP32 ? prepared * widest * 4 : 0);
-    q->values = take(arena, prepared * widest);
+    q->values = take(arena, prepared * widest * 2);
     q->scales = take(arena, prepared * (widest / 32 + 1) * 4);
     q->sums = take(arena, prepared * (widest / 32 + 1) * 4);
     call->stride_sums = N > 3 && model->head.format == FP32 ? N * MOST_PAIRS * 2 * PANEL : 0;
     call->sums = take(arena, threads * call->stride_sums * 4);
+    call->stride_pairs = N > 3 && model->head.format != FP32 ? PAIRED_PANELS * PANEL * widest : 0;
+    call->pairs = take(arena, threads * call->stride_pairs * 2);
     call->next = take(arena, (model->n_layer * 11 + 4) * (int64_t)sizeof(atomic_long));
     call->row_starts = row_starts = take(arena, call->num_rows * 8);
     for (int64_t row = 0, start = 0; arena->memory && row < call->num_rows; start += call->rows[row++].count)
