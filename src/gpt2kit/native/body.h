@@ -374,20 +374,25 @@ static TARGET __attribute__((noinline)) void NAME(few_paired)(int64_t tokens, co
 static TARGET void NAME(multiply_paired)(const struct worker *worker, int64_t tokens, const struct quantised *x,
                                          const struct linear *linear, int64_t first, int64_t count, float *y,
                                          int64_t y_stride, int finish) {
-    int64_t size = group_size(linear->format), numbers = x->groups * size * PANEL;
-    int64_t bytes = count * panel_bytes(linear->format, linear->in);
-    const uint8_t *weights = (const uint8_t *)linear->weights + first * (bytes / count);
+    int64_t size = group_size(linear->format), numbers = x->groups * size * PANEL; /* of a panel */
+    int64_t bytes = panel_bytes(linear->format, linear->in);
+    const uint8_t *weights = (const uint8_t *)linear->weights + first * bytes;
     const uint16_t *scales = linear->scales + first * x->groups * PANEL;
-    for (int64_t byte = 0; byte < bytes; byte += 64)
+    for (int64_t byte = 0; byte < count * bytes; byte += 64)
         if (linear->format == INT8)
             NAME(pair_u8)(weights + byte, worker->pairs + byte);
         else
             NAME(pair_u4)(weights + byte, worker->pairs + byte / 256 * 512 + byte % 256);
+    /* What this thread is likely to take next, fetched bit by bit. */
+    const uint8_t *ahead = weights + pool_size(worker->call->pool) * count * bytes;
+    int64_t part = bytes / ((tokens + PAIRED - 1) / PAIRED);
     for (int64_t token = 0; token < tokens; token += PAIRED) {
         int64_t few = tokens - token < PAIRED ? tokens - token : PAIRED;
         float sums[PAIRED * PANEL] __attribute__((aligned(64)));
         for (int64_t p = 0; p < count; p++) {
             const float *bias = linear->bias ? linear->bias + (first + p) * PANEL : NULL;
+            for (int64_t byte = 0; byte < part; byte += 64) __builtin_prefetch(ahead + byte, 0, 2);
+            ahead += part;
             NAME(few_paired)(few, x, size, token, worker->pairs + p * numbers, scales + p * x->groups * PANEL, sums);
             NAME(finish)(few, PANEL, sums, PANEL, y + token * y_stride + (first + p) * PANEL, y_stride, bias, finish);
         }
