@@ -164,10 +164,14 @@ def open_weights(folder: Path, weights: Weights, *, library: CDLL, pool: int) ->
 
 def _pack(checkpoint: Checkpoint, weights: Weights, *, library: CDLL, pool: int) -> PackedWeights:
     parts = layout(checkpoint.shape, weights, is_tied=checkpoint.is_tied)
-    memory = mmap.mmap(-1, max(part.end for part in parts.values()))
-    if hasattr(mmap, "MADV_HUGEPAGE"):  # which the system may refuse nevertheless
-        with contextlib.suppress(OSError):
+    size = max(part.end for part in parts.values())
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        # Of the process alone: shared memory, which is the default, gets no large pages on most systems.
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):  # which the system may refuse
             memory.madvise(mmap.MADV_HUGEPAGE)  # fewer page faults now and address look-ups later
+    else:
+        memory = mmap.mmap(-1, size)
     packed = PackedWeights(
         checkpoint.shape, weights, parts, np.frombuffer(memory, dtype=np.uint8), is_tied=checkpoint.is_tied
     )
