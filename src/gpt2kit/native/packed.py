@@ -164,14 +164,7 @@ def open_weights(folder: Path, weights: Weights, *, library: CDLL, pool: int) ->
 
 def _pack(checkpoint: Checkpoint, weights: Weights, *, library: CDLL, pool: int) -> PackedWeights:
     parts = layout(checkpoint.shape, weights, is_tied=checkpoint.is_tied)
-    size = max(part.end for part in parts.values())
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        # Of the process alone: shared memory, which is the default, gets no large pages on most systems.
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with contextlib.suppress(OSError):  # which the system may refuse
-            memory.madvise(mmap.MADV_HUGEPAGE)  # fewer page faults now and address look-ups later
-    else:
-        memory = mmap.mmap(-1, size)
+    memory = _new_memory(max(part.end for part in parts.values()))
     packed = PackedWeights(
         checkpoint.shape, weights, parts, np.frombuffer(memory, dtype=np.uint8), is_tied=checkpoint.is_tied
     )
@@ -188,6 +181,17 @@ def _pack(checkpoint: Checkpoint, weights: Weights, *, library: CDLL, pool: int)
         linear = packed.linear(name, bias=None)
         library.gk_pack(c_void_p(pool), byref(linear), c_void_p(values.ctypes.data), *steps)
     return packed
+
+
+def _new_memory(size: int) -> mmap.mmap:
+    """Memory in large pages where the system has them: fewer page faults now and address look-ups later."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return mmap.mmap(-1, size)
+    # Of the process alone: shared memory, which is the default, gets no large pages on most systems.
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # which the system may refuse
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def _sources(folder: Path) -> dict[str, dict[str, int]]:
@@ -240,27 +244,28 @@ def _read_kept(path: Path, folder: Path, weights: Weights) -> PackedWeights | No
             size = max(part.end for part in parts.values())
             if os.fstat(file.fileno()).st_size != start + size:
                 return None
-            # Read, not mapped, so that a page that is never needed (most positions) is not held.
-            digest = _digest_of(lambda begin, length: _read_part(path, start + begin, length), size)
-            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            memory = _new_memory(size)  # not the file's own, whose pages are small
+            block = memoryview(memory)
+            digest = _digest_of(
+                lambda begin, length: _read_part(path, start + begin, block[begin : begin + length]), size
+            )
             recorded = header["digest"]
             hashes = {name: str(about["sha256"]) for name, about in header["sources"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    block = np.frombuffer(memory, dtype=np.uint8, offset=start)
     if digest != recorded:
         warn(f"{path}: is damaged, and made anew")
         return None
-    return PackedWeights(shape, weights, parts, block, is_tied=is_tied, hashes=hashes)
+    return PackedWeights(shape, weights, parts, np.frombuffer(memory, dtype=np.uint8), is_tied=is_tied, hashes=hashes)
 
 
-def _read_part(path: Path, start: int, length: int) -> bytes:
+def _read_part(path: Path, start: int, into: memoryview) -> memoryview:
     with path.open("rb", buffering=0) as file:
         file.seek(start)
-        return file.read(length)
+        return into[: file.readinto(into)]
 
 
-def _digest_of(part: Callable[[int, int], bytes | memoryview], size: int) -> str:
+def _digest_of(part: Callable[[int, int], memoryview], size: int) -> str:
     """A hash of the hashes of parts, which threads make at the same time: a text waits for it.
 
     Args:
