@@ -192,7 +192,7 @@ def default_training_space(
     """Where to look when nobody says: around what `gpt2kit train` does by itself.
 
     Args:
-        defaults: what it does by itself: learning_rate, epochs, batch_size.
+        defaults: what it does by itself: learning_rate, epochs, batch_size, dropout.
         method: "full" or "lora".
         num_layers: blocks of the model.
         from_scratch: whether there is no base model.
@@ -207,7 +207,8 @@ def default_training_space(
         space["lora_rank"] = Choice((4, 8, 16, 32))
         space["lora_dropout"] = Range(0.0, 0.2)
     else:
-        space["dropout"] = Range(0.0, 0.3)
+        # Choices, so that many trials have none at all: a model that was made without it learns badly with a little.
+        space["dropout"] = Choice(tuple(sorted({0.0, 0.1, 0.2, float(defaults["dropout"])})))
         if not from_scratch and num_layers > 1:
             space["freeze_layers"] = Range(0, num_layers // 2, whole=True)
     return {name: dimension for name, dimension in space.items() if name not in fixed}
