@@ -16,7 +16,7 @@ from experiments.study import DOCS, Mean, Study, filled_in, mean, paired
 from experiments.texts import TALES, Text
 from gpt2kit.errors import DataError, UsageError
 
-NAMES = ("hyperparameters", "data_size", "overfitting", "methods", "sampling", "model_size")
+NAMES = ("hyperparameters", "data_size", "overfitting", "methods", "sampling", "model_size", "tuning")
 MADE = tuple(sorted(path.stem for path in (DOCS / "results").glob("*.json")))
 
 
