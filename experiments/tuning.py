@@ -41,8 +41,7 @@ def measure(maker: Maker, quick: bool) -> Results:
     }
     searches = [_search(maker, text, settings | {"seed": seed}) for seed in seeds]
     chosen: dict[str, dict[str, Any]] = {DEFAULT: {}} | {_name(search): search["best"]["values"] for search in searches}
-    shared = {"max_steps": fixed["max_steps"]} if quick else {}
-    runs = [Run(name, text, shared | values, seed) for seed in test_seeds for name, values in chosen.items()]
+    runs = [Run(name, text, fixed | values, seed) for seed in test_seeds for name, values in chosen.items()]
     return {"searches": searches, "runs": [short(record) for record in maker.make([as_it_is(text), *runs])]}
 
 
@@ -83,11 +82,6 @@ def _tested(results: Results, search: Record) -> Mean:
     return paired(by_seed(records, DEFAULT, _nats), by_seed(records, _name(search), _nats))
 
 
-def _best(search: Record, name: str) -> str:
-    value = search["best"]["values"].get(name)
-    return "" if value is None else f"{value:.3g}"
-
-
 def tables(results: Results) -> dict[str, str]:
     """What each search gained and where, the settings it chose, and what mattered in it."""
     searches, records = results["searches"], results["runs"]
@@ -114,7 +108,11 @@ def tables(results: Results) -> dict[str, str]:
     ]  # fmt: skip
     names = list(searches[0]["best"]["values"])
     chosen = [
-        [_SHORT.get(name, name), f"{searches[0]['defaults'][name]:.3g}", *(_best(search, name) for search in searches)]
+        [
+            _SHORT.get(name, name),
+            f"{searches[0]['defaults'][name]:.3g}",
+            *(f"{search['best']['values'][name]:.3g}" for search in searches),
+        ]
         for name in names
     ]
     mattered = [
@@ -147,9 +145,10 @@ def draw(results: Results, folder: Path) -> None:
         best = [min(trial["value"] for trial in finished[: place + 1]) for place in range(len(finished))]
         colour, marker = plots.COLOURS[number], plots.MARKERS[number]
         panels[0].step([trial["number"] for trial in finished], best, where="post", color=colour, label=name)
-        rates = [trial["values"]["learning_rate"] for trial in finished if "learning_rate" in trial["values"]]
-        losses = [trial["value"] for trial in finished if "learning_rate" in trial["values"]]
-        panels[1].plot(rates, losses, color=colour, marker=marker, linestyle="none", label=name)
+        rates = [trial["values"]["learning_rate"] for trial in finished]
+        panels[1].plot(
+            rates, [trial["value"] for trial in finished], color=colour, marker=marker, linestyle="none", label=name
+        )
         steps = [Mean(_found(search), 0.0, 1), _remaining(search), _tested(results, search)]
         plots.line(panels[2], range(len(steps)), steps, number=number, label=name)
     plots.describe(panels[0], x="trial", y="nats per token of validation text", title="best so far", legend=True)

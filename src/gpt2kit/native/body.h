@@ -335,8 +335,11 @@ static TARGET __attribute__((noinline)) void NAME(few_quantised)(int64_t tokens,
 #undef BY_KIND
 #undef FEW
 
+/* Whether activations of so many tokens are kept as pairs of 16-bit integers. */
+INLINE int NAME(is_paired)(int64_t tokens) { return PAIRED > 0 && tokens > QTILE; }
+
 #if PAIRED
-/* The same of weights that were taken apart, pairs[in / 2][16][2], and of activations [in / 2][tokens][2]. */
+/* One panel, of weights that were taken apart, pairs[in / 2][16][2], and of activations [in / 2][tokens][2]. */
 INLINE void NAME(paired_tile)(int tokens, const struct quantised *x, int64_t size, int64_t token, const int16_t *pairs,
                               const uint16_t *scales, float *to) {
     const int16_t *values = (const int16_t *)x->values + token * x->stride;
@@ -418,7 +421,7 @@ static TARGET void NAME(multiply_quantised)(int64_t tokens, const struct quantis
 /* One token's activations to 8 bits: x ≈ scale * value, the greatest of each group becoming 127. */
 static TARGET void NAME(quantise)(struct quantised *q, int64_t token, int64_t tokens, const float *x, int64_t size) {
     const float round = 12582912.0f;
-    int is_paired = PAIRED > 0 && tokens > QTILE;
+    int is_paired = NAME(is_paired)(tokens);
     int64_t tile = is_paired ? PAIRED : QTILE, first = token / tile * tile, place = token - first;
     int64_t few = tokens - first < tile ? tokens - first : tile;
     int8_t *values = q->values + first * q->stride + place * QUAD;
@@ -694,7 +697,7 @@ static TARGET void NAME(linear)(struct worker *worker, const struct linear *line
         q.groups = round_up(linear->in, size) / size;
         PREPARE(token, tokens, NAME(quantise)(&q, token, tokens, x + token * x_stride, size));
 #if PAIRED
-        if (tokens > QTILE) {
+        if (NAME(is_paired)(tokens)) {
             SHARE_RUNS(panel, count, panels, PAIRED_PANELS,
                        NAME(multiply_paired)(worker, tokens, &q, linear, panel, count, y, y_stride, finish));
             return;

@@ -299,7 +299,7 @@ static void *take(struct arena *arena, int64_t bytes) {
 /* Rows are a cache line longer than they need to be, or those of a tile would fall into the same set of the cache. */
 static int64_t stride_of(int64_t width) { return round_up(width, 64) + PANEL; }
 
-static void lay_out(struct call *call, struct arena *arena, int64_t *row_starts) {
+static void lay_out(struct call *call, struct arena *arena, int isa, int64_t *row_starts) {
     const struct model *model = call->model;
     int64_t N = call->num_tokens, widest = call->stride_F > call->stride_D ? call->stride_F : call->stride_D;
     int64_t K16 = round_up(model->n_embd / model->n_head, PANEL), threads = pool_size(call->pool);
@@ -318,7 +318,7 @@ static void lay_out(struct call *call, struct arena *arena, int64_t *row_starts)
     q->sums = take(arena, prepared * (widest / 32 + 1) * 4);
     call->stride_sums = N > 3 && model->head.format == FP32 ? N * MOST_PAIRS * 2 * PANEL : 0;
     call->sums = take(arena, threads * call->stride_sums * 4);
-    call->stride_pairs = N > 3 && model->head.format != FP32 ? PAIRED_PANELS * PANEL * widest : 0;
+    call->stride_pairs = isa == AVX2 && N > 3 && model->head.format != FP32 ? PAIRED_PANELS * PANEL * widest : 0;
     call->pairs = take(arena, threads * call->stride_pairs * 2);
     call->next = take(arena, (model->n_layer * 11 + 4) * (int64_t)sizeof(atomic_long));
     call->row_starts = row_starts = take(arena, call->num_rows * 8);
@@ -344,12 +344,12 @@ int gk_forward(struct pool *pool, const struct model *model, int isa, const stru
     call.stride_3D = stride_of(3 * model->n_embd);
     call.stride_F = stride_of(model->n_inner);
     struct arena arena = {0};
-    lay_out(&call, &arena, NULL);
+    lay_out(&call, &arena, isa, NULL);
     arena.memory = aligned_alloc(64, arena.used);
     if (arena.memory == NULL) return -1;
     memset(arena.memory, 0, arena.used);
     arena.used = 0;
-    lay_out(&call, &arena, NULL);
+    lay_out(&call, &arena, isa, NULL);
     pool_run(pool, FOR_ISA(forward, isa), &call);
     free(arena.memory);
     return 0;
