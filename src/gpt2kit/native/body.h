@@ -4,10 +4,9 @@
  *     TARGET      the function attribute that allows its instructions
  *     LANES       floats of a vector
  *     TILE        tokens computed together with floats      WIDE  panels computed together with them, up to 2
- *     QTILE       the same with small integers        PAIRED  where there are more, in 16 bits; or 0
- *     OFFSET      what the weights of a dot are off by
+ *     QTILE       the same with small integers
  *     greater, lesser     of each lane the greater or lesser one; the second where one is no number
- *     add_products, dot_u8, dot_u4, and where PAIRED pair_u8, pair_u4, multiply_pairs      see kernel.c
+ *     fetch_line, add_products, dot_u8, codes_u4      see kernel.c
  *
  * A result of a token is summed in one order, whatever else is computed beside it: inputs from the first to the last,
  * one after the other in each lane. So texts depend neither on their batch nor on how a prompt was cut up.
@@ -126,8 +125,7 @@ INLINE void NAME(tile)(int tokens, int panels, enum kind kind, const struct prod
         if (kind == WEIGHTS_FETCHING) __builtin_prefetch(ahead + i * PANEL, 0, 2);
         UNROLL for (int v = 0; v < panels * VECTORS; v++) {
             int64_t index = v / VECTORS * step + i * PANEL + v % VECTORS * LANES;
-            if (kind == WEIGHTS && v % VECTORS == 0)
-                __builtin_prefetch((const float *)product->weights + index + 512);
+            if (kind == WEIGHTS && v % VECTORS == 0) NAME(fetch_line)((const float *)product->weights + index, i);
             w[v] = NAME(load_at)(product->weights, index, kind == NARROW_CACHE);
         }
         UNROLL for (int t = 0; t < tokens; t++)
@@ -278,28 +276,33 @@ INLINE void NAME(add_group)(int tokens, floats sums[][VECTORS], ints dots[][VECT
     }
 }
 
-/* One panel with small integers. The dot products of a group are exact, so only their sum over the groups rounds.
- * Weights are stored with an offset, to be unsigned: what it adds to a product is in the activations' sums. */
+/* One panel with small integers, `groups` of `size` inputs. The dot products of a group are exact, so only their sum over
+ * the groups rounds. Weights are stored with an offset, to be unsigned: what it adds to a product is in the activations'
+ * sums. */
 INLINE void NAME(quantised_tile)(int tokens, int format, enum kind kind, const struct quantised *x, int64_t token,
-                                 const uint8_t *weights, const uint16_t *scales, float *to) {
-    const int size = format == INT8 ? 64 : 32, loads = format == INT8 ? 16 : 4;
+                                 int64_t size, const uint8_t *weights, const uint16_t *scales, float *to) {
     const int8_t *values = x->values + token * x->stride;
     const float *x_scales = x->scales + token * x->groups;
     const int32_t *x_sums = x->sums + token * x->groups;
     floats sums[QTILE][VECTORS];
     UNROLL for (int t = 0; t < tokens; t++)
         UNROLL for (int v = 0; v < VECTORS; v++) sums[t][v] = (floats){0};
-    for (int64_t group = 0; group < x->groups; group++) {
+    for (int64_t group = 0; group < x->groups; group++, values += size * tokens) {
         ints dots[QTILE][VECTORS];
         UNROLL for (int t = 0; t < tokens; t++)
             UNROLL for (int v = 0; v < VECTORS; v++) dots[t][v] = (ints){0} + x_sums[group * tokens + t];
-        const int8_t *from = values + group * size * tokens;
-        UNROLL for (int quad = 0; quad < loads; quad++, weights += 64) {
-            if (kind == WEIGHTS) __builtin_prefetch(weights + 2048);
-            if (format == INT8)
-                NAME(dot_u8)(tokens, dots, weights, from + quad * tokens * QUAD);
-            else
-                NAME(dot_u4)(tokens, dots, weights, from + quad * tokens * QUAD);
+        const int quads = (int)(format == INT8 ? size / QUAD : 4);
+        _Pragma("GCC unroll 4") for (int quad = 0; quad < quads; quad++, weights += 64) {
+            const int8_t *from = values + quad * tokens * QUAD;
+            if (kind == WEIGHTS) NAME(fetch_line)(weights, quad);
+            if (format == INT8) {
+                NAME(dot_u8)(tokens, dots, weights, from);
+            } else {
+                uint8_t low[PANEL * QUAD], high[PANEL * QUAD];
+                NAME(codes_u4)(weights, low, high);
+                NAME(dot_u8)(tokens, dots, low, from);
+                NAME(dot_u8)(tokens, dots, high, from + 4 * tokens * QUAD);
+            }
         }
         NAME(add_group)(tokens, sums, dots, scales + group * PANEL, x_scales + group * tokens);
     }
@@ -307,125 +310,70 @@ INLINE void NAME(quantised_tile)(int tokens, int format, enum kind kind, const s
         UNROLL for (int v = 0; v < VECTORS; v++) store(to + t * PANEL + v * LANES, sums[t][v]);
 }
 
-#define BY_KIND(tokens, format)                                                                    \
-    do {                                                                                           \
-        if (kind == WEIGHTS)                                                                       \
-            NAME(quantised_tile)(tokens, format, WEIGHTS, x, token, weights, scales, to);          \
-        else                                                                                       \
-            NAME(quantised_tile)(tokens, format, WEIGHTS_FETCHED, x, token, weights, scales, to);  \
+#define BY_KIND(tokens, format)                                                                          \
+    do {                                                                                                 \
+        if (kind == WEIGHTS)                                                                             \
+            NAME(quantised_tile)(tokens, format, WEIGHTS, x, token, size, weights, scales, to);          \
+        else                                                                                             \
+            NAME(quantised_tile)(tokens, format, WEIGHTS_FETCHED, x, token, size, weights, scales, to);  \
     } while (0)
 #define FEW(n)                \
     case n:                   \
         if (format == INT8)   \
             BY_KIND(n, INT8); \
         else                  \
-            BY_KIND(n, INT4); \
+            NAME(quantised_tile)(n, INT4, WEIGHTS, x, token, size, weights, scales, to); \
         break;
 static TARGET __attribute__((noinline)) void NAME(few_quantised)(int64_t tokens, int64_t format, enum kind kind,
-                                                                 const struct quantised *x, int64_t token,
+                                                                 const struct quantised *x, int64_t token, int64_t size,
                                                                  const uint8_t *weights, const uint16_t *scales,
                                                                  float *to) {
     switch (tokens) {
         FEW(1) FEW(2) FEW(3)
 #if QTILE > 3
-        FEW(4) FEW(5) FEW(6) FEW(7) FEW(8) FEW(9) FEW(10) FEW(11) FEW(12)
+        FEW(4) FEW(5) FEW(6)
+#endif
+#if QTILE > 6
+        FEW(7) FEW(8) FEW(9) FEW(10) FEW(11) FEW(12)
 #endif
     }
 }
 #undef BY_KIND
 #undef FEW
 
-/* Whether activations of so many tokens are kept as pairs of 16-bit integers. */
-INLINE int NAME(is_paired)(int64_t tokens) { return PAIRED > 0 && tokens > QTILE; }
-
-#if PAIRED
-/* One panel, of weights that were taken apart, pairs[in / 2][16][2], and of activations [in / 2][tokens][2]. */
-INLINE void NAME(paired_tile)(int tokens, const struct quantised *x, int64_t size, int64_t token, const int16_t *pairs,
-                              const uint16_t *scales, float *to) {
-    const int16_t *values = (const int16_t *)x->values + token * x->stride;
-    const float *x_scales = x->scales + token * x->groups;
-    floats sums[PAIRED][VECTORS];
-    UNROLL for (int t = 0; t < tokens; t++)
-        UNROLL for (int v = 0; v < VECTORS; v++) sums[t][v] = (floats){0};
-    for (int64_t group = 0; group < x->groups; group++) {
-        ints dots[PAIRED][VECTORS];
-        UNROLL for (int t = 0; t < tokens; t++)
-            UNROLL for (int v = 0; v < VECTORS; v++) dots[t][v] = (ints){0};
-        for (int64_t pair = 0; pair < size; pair += 2, pairs += 2 * PANEL, values += 2 * tokens)
-            UNROLL for (int t = 0; t < tokens; t++)
-                UNROLL for (int v = 0; v < VECTORS; v++)
-                    dots[t][v] = NAME(multiply_pairs)(dots[t][v], pairs + v * 2 * LANES, values + 2 * t);
-        NAME(add_group)(tokens, sums, dots, scales + group * PANEL, x_scales + group * tokens);
-    }
-    UNROLL for (int t = 0; t < tokens; t++)
-        UNROLL for (int v = 0; v < VECTORS; v++) store(to + t * PANEL + v * LANES, sums[t][v]);
-}
-
-#define FEW(n)                                                       \
-    case n:                                                          \
-        NAME(paired_tile)(n, x, size, token, pairs, scales, to);     \
-        break;
-static TARGET __attribute__((noinline)) void NAME(few_paired)(int64_t tokens, const struct quantised *x, int64_t size,
-                                                              int64_t token, const int16_t *pairs,
-                                                              const uint16_t *scales, float *to) {
-    switch (tokens) { FEW(1) FEW(2) FEW(3) FEW(4) FEW(5) FEW(6) }
-}
-#undef FEW
-
-/* The same for a run of panels. Their weights are taken apart once; a tile of tokens meets all of them before the next
- * one, so that it is read from the nearest caches. */
-static TARGET void NAME(multiply_paired)(const struct worker *worker, int64_t tokens, const struct quantised *x,
-                                         const struct linear *linear, int64_t first, int64_t count, float *y,
-                                         int64_t y_stride, int finish) {
-    int64_t size = group_size(linear->format), numbers = x->groups * size * PANEL; /* of a panel */
-    int64_t bytes = panel_bytes(linear->format, linear->in);
-    const uint8_t *weights = (const uint8_t *)linear->weights + first * bytes;
-    const uint16_t *scales = linear->scales + first * x->groups * PANEL;
-    for (int64_t byte = 0; byte < count * bytes; byte += 64)
-        if (linear->format == INT8)
-            NAME(pair_u8)(weights + byte, worker->pairs + byte);
-        else
-            NAME(pair_u4)(weights + byte, worker->pairs + byte / 256 * 512 + byte % 256);
-    /* What this thread is likely to take next, fetched bit by bit. */
-    const uint8_t *ahead = weights + pool_size(worker->call->pool) * count * bytes;
-    int64_t part = bytes / ((tokens + PAIRED - 1) / PAIRED);
-    for (int64_t token = 0; token < tokens; token += PAIRED) {
-        int64_t few = tokens - token < PAIRED ? tokens - token : PAIRED;
-        float sums[PAIRED * PANEL] __attribute__((aligned(64)));
-        for (int64_t p = 0; p < count; p++) {
-            const float *bias = linear->bias ? linear->bias + (first + p) * PANEL : NULL;
-            for (int64_t byte = 0; byte < part; byte += 64) __builtin_prefetch(ahead + byte, 0, 2);
-            ahead += part;
-            NAME(few_paired)(few, x, size, token, worker->pairs + p * numbers, scales + p * x->groups * PANEL, sums);
-            NAME(finish)(few, PANEL, sums, PANEL, y + token * y_stride + (first + p) * PANEL, y_stride, bias, finish);
-        }
-    }
-}
-#endif
-
-/* y (=, += or gelu) x W + b for a panel, which the first tile fetches. */
-static TARGET void NAME(multiply_quantised)(int64_t tokens, const struct quantised *x, const struct linear *linear,
-                                            int64_t panel, float *y, int64_t y_stride, int finish) {
-    const uint8_t *weights = (const uint8_t *)linear->weights + panel * panel_bytes(linear->format, linear->in);
+/* y (=, += or gelu) x W + b for a panel. With more than a tile of tokens its weights are made 8 bits of 4 once for all of
+ * them; else the first tile fetches them. */
+static TARGET void NAME(multiply_quantised)(const struct worker *worker, int64_t tokens, const struct quantised *x,
+                                            const struct linear *linear, int64_t panel, float *y, int64_t y_stride,
+                                            int finish) {
+    int64_t format = linear->format, size = group_size(format), bytes = panel_bytes(format, linear->in);
+    const uint8_t *weights = (const uint8_t *)linear->weights + panel * bytes;
     const uint16_t *scales = linear->scales + panel * x->groups * PANEL;
     const float *bias = linear->bias ? linear->bias + panel * PANEL : NULL;
+    if (format == INT4 && tokens > QTILE) {
+        uint8_t *to = worker->panel;
+        for (int64_t byte = 0; byte < bytes; byte += 64, to += byte % 256 ? 64 : 320)
+            NAME(codes_u4)(weights + byte, to, to + 256);
+        weights = worker->panel, format = INT8;
+    }
     for (int64_t token = 0; token < tokens; token += QTILE) {
         int64_t few = tokens - token < QTILE ? tokens - token : QTILE;
         float sums[QTILE * PANEL] __attribute__((aligned(64)));
-        enum kind kind = token == 0 ? WEIGHTS : WEIGHTS_FETCHED;
-        NAME(few_quantised)(few, linear->format, kind, x, token, weights, scales, sums);
+        enum kind kind = token == 0 && weights != worker->panel ? WEIGHTS : WEIGHTS_FETCHED;
+        NAME(few_quantised)(few, format, kind, x, token, size, weights, scales, sums);
         NAME(finish)(few, PANEL, sums, PANEL, y + token * y_stride + panel * PANEL, y_stride, bias, finish);
     }
 }
 
-/* One token's activations to 8 bits: x ≈ scale * value, the greatest of each group becoming 127. */
+/* One token's activations to 8 bits: x ≈ scale * value, the greatest of each group becoming 127, and of the sums of two
+ * neighbours if one is greater: rounded they are up to 128, and times weights of up to 255 they are 16 bits. */
 static TARGET void NAME(quantise)(struct quantised *q, int64_t token, int64_t tokens, const float *x, int64_t size) {
     const float round = 12582912.0f;
-    int is_paired = NAME(is_paired)(tokens);
-    int64_t tile = is_paired ? PAIRED : QTILE, first = token / tile * tile, place = token - first;
-    int64_t few = tokens - first < tile ? tokens - first : tile;
+    ints neighbours;
+    for (int lane = 0; lane < LANES; lane++) neighbours[lane] = lane ^ 1;
+    int64_t first = token / QTILE * QTILE, place = token - first;
+    int64_t few = tokens - first < QTILE ? tokens - first : QTILE;
     int8_t *values = q->values + first * q->stride + place * QUAD;
-    int16_t *pairs = (int16_t *)q->values + first * q->stride + place * 2;
     float *scales = q->scales + first * q->groups + place;
     int32_t *sums = q->sums + first * q->groups + place;
     for (int64_t group = 0; group < q->groups; group++) {
@@ -434,6 +382,8 @@ static TARGET void NAME(quantise)(struct quantised *q, int64_t token, int64_t to
         for (int64_t i = 0; i < size; i += LANES) {
             floats v = load(from + i);
             greatest = NAME(greater)((floats)((ints)v & 0x7fffffff), greatest);
+            floats both = v + __builtin_shuffle(v, neighbours);
+            greatest = NAME(greater)((floats)((ints)both & 0x7fffffff), greatest);
         }
         float most = NAME(greatest_lane)(greatest), inverse = most > 1e-30f ? 127 / most : 0;
         ints total = {0};
@@ -441,17 +391,11 @@ static TARGET void NAME(quantise)(struct quantised *q, int64_t token, int64_t to
             floats shifted = load(from + i) * inverse + round;
             ints rounded = (ints)shifted - 0x4b400000; /* the bits of `round` */
             total += rounded;
-            if (is_paired) {
-                NAME(halves) narrow = __builtin_convertvector(rounded, NAME(halves));
-                UNROLL for (int lane = 0; lane < LANES; lane += 2)
-                    memcpy(pairs + (group * size + i + lane) * few, (const uint16_t *)&narrow + lane, 4);
-                continue;
-            }
             NAME(bytes) narrow = __builtin_convertvector(rounded, NAME(bytes));
             UNROLL for (int lane = 0; lane < LANES; lane += QUAD)
                 memcpy(values + (group * size + i + lane) * few, (const char *)&narrow + lane, QUAD);
         }
-        sums[group * few] = -OFFSET * NAME(sum_of_lanes)(total);
+        sums[group * few] = -128 * NAME(sum_of_lanes)(total);
         scales[group * few] = most > 1e-30f ? most / 127 : 0;
     }
 }
@@ -696,14 +640,7 @@ static TARGET void NAME(linear)(struct worker *worker, const struct linear *line
     if (linear->format != FP32) {
         q.groups = round_up(linear->in, size) / size;
         PREPARE(token, tokens, NAME(quantise)(&q, token, tokens, x + token * x_stride, size));
-#if PAIRED
-        if (NAME(is_paired)(tokens)) {
-            SHARE_RUNS(panel, count, panels, PAIRED_PANELS,
-                       NAME(multiply_paired)(worker, tokens, &q, linear, panel, count, y, y_stride, finish));
-            return;
-        }
-#endif
-        SHARE(panel, panels, NAME(multiply_quantised)(tokens, &q, linear, panel, y, y_stride, finish));
+        SHARE(panel, panels, NAME(multiply_quantised)(worker, tokens, &q, linear, panel, y, y_stride, finish));
         return;
     }
     PREPARE(tile, (tokens + TILE - 1) / TILE,

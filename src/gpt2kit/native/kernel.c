@@ -8,8 +8,9 @@
 
 #include "kernel.h"
 
-/* Each dot adds, for each token, the products of 4 activations and the weights of 16 outputs by 4 inputs: dot_u8 for
- * 64 bytes, dot_u4 for 64 bytes that hold the 4 inputs and those 16 places on. */
+/* What body.h takes from here: fetch_line fetches weights that are used soon, at one line of them, the line-th of a run.
+ * dot_u8 adds, for each token, the products of 4 activations and 64 bytes, the weights of 16 outputs by 4 inputs. codes_u4
+ * makes such bytes of 64 whose low and high bits hold the places in `codes` of two. */
 
 static const int8_t codes[16] = CODES;
 
@@ -33,13 +34,13 @@ static int64_t take_some(struct worker *worker, int64_t *begin, int64_t total, i
 static struct worker begin_worker(struct call *call, int thread) {
     struct worker worker = {call, call->next, call->num_tokens <= FEW_TOKENS, call->normed_ND,
                             call->tiles, call->sums + thread * call->stride_sums,
-                            call->pairs + thread * call->stride_pairs, call->quantised};
+                            call->panels + thread * call->stride_panels, call->quantised};
     if (worker.is_alone) {
         struct quantised *q = &worker.quantised;
         int64_t first = thread * FEW_TOKENS, most_groups = q->stride / 32 + 1;
         worker.normed_ND += first * call->stride_D;
         worker.tiles += first * q->stride;
-        q->values += first * q->stride * 2;
+        q->values += first * q->stride;
         q->scales += first * most_groups;
         q->sums += first * most_groups;
     }
@@ -67,8 +68,6 @@ static float noise(uint64_t key, int64_t id) {
 #define TILE 3
 #define WIDE 1
 #define QTILE 3
-#define PAIRED 0
-#define OFFSET 128
 typedef float4 floats_portable;
 static inline floats_portable greater_portable(floats_portable v, floats_portable most) {
     int4 larger = v > most;
@@ -83,20 +82,21 @@ static inline void add_products_portable(int vectors, floats_portable *sums, con
     (void)is_direct;
     for (int v = 0; v < vectors; v++) sums[v] += *x * w[v];
 }
+static inline __attribute__((always_inline)) void fetch_line_portable(const void *weights, int64_t line) {
+    (void)line;
+    __builtin_prefetch((const char *)weights + 2048);
+}
 typedef int32_t dots_portable __attribute__((vector_size(16)));
 static inline void dot_u8_portable(int tokens, dots_portable dots[][4], const uint8_t *w, const int8_t *x) {
     for (int t = 0; t < tokens; t++)
         for (int output = 0; output < PANEL; output++)
             for (int i = 0; i < QUAD; i++) dots[t][output / 4][output % 4] += w[output * QUAD + i] * x[t * QUAD + i];
 }
-static inline void dot_u4_portable(int tokens, dots_portable dots[][4], const uint8_t *w, const int8_t *x) {
-    for (int t = 0; t < tokens; t++)
-        for (int output = 0; output < PANEL; output++)
-            for (int i = 0; i < QUAD; i++) {
-                int both = w[output * QUAD + i];
-                dots[t][output / 4][output % 4] +=
-                    (codes[both & 15] + 128) * x[t * QUAD + i] + (codes[both >> 4] + 128) * x[(4 * tokens + t) * QUAD + i];
-            }
+static inline void codes_u4_portable(const uint8_t *w, uint8_t *low, uint8_t *high) {
+    for (int i = 0; i < PANEL * QUAD; i++) {
+        low[i] = (uint8_t)(codes[w[i] & 15] + 128);
+        high[i] = (uint8_t)(codes[w[i] >> 4] + 128);
+    }
 }
 #include "body.h"
 #undef NAME
@@ -105,8 +105,6 @@ static inline void dot_u4_portable(int tokens, dots_portable dots[][4], const ui
 #undef TILE
 #undef WIDE
 #undef QTILE
-#undef PAIRED
-#undef OFFSET
 
 #if defined(__x86_64__)
 static inline int32_t four_bytes(const int8_t *from) {
@@ -120,9 +118,7 @@ static inline int32_t four_bytes(const int8_t *from) {
 #define LANES 8
 #define TILE 6
 #define WIDE 1
-#define QTILE 3
-#define PAIRED 6
-#define OFFSET 0
+#define QTILE 6
 typedef float floats_avx2 __attribute__((vector_size(32)));
 TARGET static inline floats_avx2 greater_avx2(floats_avx2 v, floats_avx2 most) {
     return (floats_avx2)_mm256_max_ps((__m256)v, (__m256)most);
@@ -136,64 +132,32 @@ TARGET static inline __attribute__((always_inline)) void add_products_avx2(int v
     (void)is_direct;
     for (int v = 0; v < vectors; v++) sums[v] += *x * w[v];
 }
+/* The processor fetches on of its own accord up to the end of a page; so a few lines of the next one are asked for. */
+TARGET static inline __attribute__((always_inline)) void fetch_line_avx2(const void *weights, int64_t line) {
+    if (line % 16 < 4) __builtin_prefetch((const char *)weights + 4096, 0, 2);
+}
 typedef int32_t dots_avx2 __attribute__((vector_size(32)));
-/* maddubs adds two products in 16 bits, which 255 * 127 * 2 overflows: |x| * (w - 128 with the sign of x) does not. */
-TARGET static inline __attribute__((always_inline)) void dot_u8_avx2(int tokens, dots_avx2 dots[][2], const uint8_t *w, const int8_t *x) {
-    const __m256i ones = _mm256_set1_epi16(1), offset = _mm256_set1_epi8((char)0x80);
+/* maddubs adds two products in 16 bits, which `quantise` keeps from overflowing. */
+TARGET static inline __attribute__((always_inline)) void dot_u8_avx2(int tokens, dots_avx2 dots[][2], const uint8_t *w,
+                                                                     const int8_t *x) {
     for (int half = 0; half < 2; half++) {
-        __m256i weights = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)w + half), offset);
-        for (int t = 0; t < tokens; t++) {
-            __m256i four = _mm256_set1_epi32(four_bytes(x + t * QUAD));
-            __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(four), _mm256_sign_epi8(weights, four));
-            dots[t][half] += (dots_avx2)_mm256_madd_epi16(pairs, ones);
+        __m256i weights = _mm256_loadu_si256((const __m256i *)w + half);
+        _Pragma("GCC unroll 16") for (int t = 0; t < tokens; t++) {
+            __m256i pairs = _mm256_maddubs_epi16(weights, _mm256_set1_epi32(four_bytes(x + t * QUAD)));
+            dots[t][half] += (dots_avx2)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
         }
     }
 }
-TARGET static inline __attribute__((always_inline)) void dot_u4_avx2(int tokens, dots_avx2 dots[][2], const uint8_t *w, const int8_t *x) {
-    const __m256i ones = _mm256_set1_epi16(1), low = _mm256_set1_epi8(15);
-    const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)codes));
+TARGET static inline __attribute__((always_inline)) void codes_u4_avx2(const uint8_t *w, uint8_t *low, uint8_t *high) {
+    const __m256i four_bits = _mm256_set1_epi8(15);
+    /* The codes and 128: adding that is flipping the highest bit. */
+    const __m256i table = _mm256_xor_si256(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)codes)),
+                                           _mm256_set1_epi8((char)0x80));
     for (int half = 0; half < 2; half++) {
         __m256i both = _mm256_loadu_si256((const __m256i *)w + half);
-        __m256i first = _mm256_shuffle_epi8(table, _mm256_and_si256(both, low));
-        __m256i second = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(both, 4), low));
-        for (int t = 0; t < tokens; t++) {
-            __m256i x1 = _mm256_set1_epi32(four_bytes(x + t * QUAD)), x2 = _mm256_set1_epi32(four_bytes(x + (4 * tokens + t) * QUAD));
-            __m256i pairs1 = _mm256_maddubs_epi16(_mm256_abs_epi8(x1), _mm256_sign_epi8(first, x1));
-            __m256i pairs2 = _mm256_maddubs_epi16(_mm256_abs_epi8(x2), _mm256_sign_epi8(second, x2));
-            dots[t][half] += (dots_avx2)_mm256_madd_epi16(pairs1, ones) + (dots_avx2)_mm256_madd_epi16(pairs2, ones);
-        }
-    }
-}
-/* For many tokens the sign costs more than to have weights and activations in 16 bits, two inputs side by side. */
-TARGET static inline dots_avx2 multiply_pairs_avx2(dots_avx2 sums, const int16_t *weights, const int16_t *two) {
-    int32_t both;
-    memcpy(&both, two, sizeof both);
-    __m256i products = _mm256_madd_epi16(_mm256_loadu_si256((const __m256i *)weights), _mm256_set1_epi32(both));
-    return sums + (dots_avx2)products;
-}
-/* 8 outputs of 4 inputs each, 128 too great, to 2 pairs, of the 16 outputs of a panel each. */
-TARGET static inline void take_apart(__m256i quads, int16_t *pairs) {
-    const __m256i first = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1));
-    const __m256i offset = _mm256_set1_epi16(128);
-    __m256i low = _mm256_shuffle_epi8(quads, first), high = _mm256_shuffle_epi8(_mm256_srli_epi32(quads, 16), first);
-    _mm256_storeu_si256((__m256i *)pairs, _mm256_sub_epi16(low, offset));
-    _mm256_storeu_si256((__m256i *)(pairs + 2 * PANEL), _mm256_sub_epi16(high, offset));
-}
-/* 64 bytes of a panel's weights to pairs. */
-TARGET static inline void pair_u8_avx2(const uint8_t *w, int16_t *pairs) {
-    for (int half = 0; half < 2; half++)
-        take_apart(_mm256_loadu_si256((const __m256i *)w + half), pairs + half * PANEL);
-}
-TARGET static inline void pair_u4_avx2(const uint8_t *w, int16_t *pairs) {
-    const __m256i low = _mm256_set1_epi8(15), offset = _mm256_set1_epi8((char)0x80);
-    const __m256i table = _mm256_xor_si256(
-        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)codes)), offset);
-    for (int half = 0; half < 2; half++) {
-        __m256i both = _mm256_loadu_si256((const __m256i *)w + half);
-        __m256i here = _mm256_and_si256(both, low), behind = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-        take_apart(_mm256_shuffle_epi8(table, here), pairs + half * PANEL);
-        take_apart(_mm256_shuffle_epi8(table, behind), pairs + 16 * PANEL + half * PANEL);
+        __m256i behind = _mm256_srli_epi16(both, 4);
+        _mm256_storeu_si256((__m256i *)low + half, _mm256_shuffle_epi8(table, _mm256_and_si256(both, four_bits)));
+        _mm256_storeu_si256((__m256i *)high + half, _mm256_shuffle_epi8(table, _mm256_and_si256(behind, four_bits)));
     }
 }
 #include "body.h"
@@ -203,8 +167,6 @@ TARGET static inline void pair_u4_avx2(const uint8_t *w, int16_t *pairs) {
 #undef TILE
 #undef WIDE
 #undef QTILE
-#undef PAIRED
-#undef OFFSET
 
 #define NAME(x) x##_avx512
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")))
@@ -212,8 +174,6 @@ TARGET static inline void pair_u4_avx2(const uint8_t *w, int16_t *pairs) {
 #define TILE 12
 #define WIDE 2
 #define QTILE 12
-#define PAIRED 0
-#define OFFSET 128
 typedef float floats_avx512 __attribute__((vector_size(64)));
 TARGET static inline floats_avx512 greater_avx512(floats_avx512 v, floats_avx512 most) {
     return (floats_avx512)_mm512_max_ps((__m512)v, (__m512)most);
@@ -234,6 +194,10 @@ TARGET static inline __attribute__((always_inline)) void add_products_avx512(int
         else
             __asm__("vfmadd231ps %2, %1, %0" : "+v"(sums[v]) : "v"(w[v]), "v"(all));
 }
+TARGET static inline __attribute__((always_inline)) void fetch_line_avx512(const void *weights, int64_t line) {
+    (void)line;
+    __builtin_prefetch((const char *)weights + 2048);
+}
 typedef int32_t dots_avx512 __attribute__((vector_size(64)));
 /* VNNI's product with 4 bytes for all lanes. GCC 12 has no pattern that takes them from memory in the same
  * instruction, and a third more instructions without. */
@@ -248,19 +212,13 @@ TARGET static inline __attribute__((always_inline)) void dot_u8_avx512(int token
     _Pragma("GCC unroll 16") for (int t = 0; t < tokens; t++)
         dots[t][0] = multiply_add(dots[t][0], weights, x + t * QUAD);
 }
-TARGET static inline __attribute__((always_inline)) void dot_u4_avx512(int tokens, dots_avx512 dots[][1],
-                                                                       const uint8_t *w, const int8_t *x) {
-    const __m512i low = _mm512_set1_epi8(15);
-    /* The codes with their offset: adding 128 is flipping the highest bit. */
+TARGET static inline __attribute__((always_inline)) void codes_u4_avx512(const uint8_t *w, uint8_t *low, uint8_t *high) {
+    const __m512i four_bits = _mm512_set1_epi8(15);
     const __m512i table = _mm512_xor_si512(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)codes)),
                                            _mm512_set1_epi8((char)0x80));
     __m512i both = _mm512_loadu_si512(w);
-    __m512i first = _mm512_shuffle_epi8(table, _mm512_and_si512(both, low));
-    __m512i second = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(both, 4), low));
-    _Pragma("GCC unroll 16") for (int t = 0; t < tokens; t++) {
-        dots[t][0] = multiply_add(dots[t][0], first, x + t * QUAD);
-        dots[t][0] = multiply_add(dots[t][0], second, x + (4 * tokens + t) * QUAD);
-    }
+    _mm512_storeu_si512(low, _mm512_shuffle_epi8(table, _mm512_and_si512(both, four_bits)));
+    _mm512_storeu_si512(high, _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(both, 4), four_bits)));
 }
 #include "body.h"
 #endif
@@ -299,7 +257,7 @@ static void *take(struct arena *arena, int64_t bytes) {
 /* Rows are a cache line longer than they need to be, or those of a tile would fall into the same set of the cache. */
 static int64_t stride_of(int64_t width) { return round_up(width, 64) + PANEL; }
 
-static void lay_out(struct call *call, struct arena *arena, int isa, int64_t *row_starts) {
+static void lay_out(struct call *call, struct arena *arena, int64_t *row_starts) {
     const struct model *model = call->model;
     int64_t N = call->num_tokens, widest = call->stride_F > call->stride_D ? call->stride_F : call->stride_D;
     int64_t K16 = round_up(model->n_embd / model->n_head, PANEL), threads = pool_size(call->pool);
@@ -313,13 +271,13 @@ static void lay_out(struct call *call, struct arena *arena, int isa, int64_t *ro
     call->scores = take(arena, threads * 12 * (call->stride_scores + K16) * 4);
     q->stride = widest;
     call->tiles = take(arena, model->head.format == FP32 ? prepared * widest * 4 : 0);
-    q->values = take(arena, prepared * widest * 2);
+    q->values = take(arena, prepared * widest);
     q->scales = take(arena, prepared * (widest / 32 + 1) * 4);
     q->sums = take(arena, prepared * (widest / 32 + 1) * 4);
     call->stride_sums = N > 3 && model->head.format == FP32 ? N * MOST_PAIRS * 2 * PANEL : 0;
     call->sums = take(arena, threads * call->stride_sums * 4);
-    call->stride_pairs = isa == AVX2 && N > 3 && model->head.format != FP32 ? PAIRED_PANELS * PANEL * widest : 0;
-    call->pairs = take(arena, threads * call->stride_pairs * 2);
+    call->stride_panels = model->head.format != FP32 ? PANEL * widest : 0;
+    call->panels = take(arena, threads * call->stride_panels);
     call->next = take(arena, (model->n_layer * 11 + 4) * (int64_t)sizeof(atomic_long));
     call->row_starts = row_starts = take(arena, call->num_rows * 8);
     for (int64_t row = 0, start = 0; arena->memory && row < call->num_rows; start += call->rows[row++].count)
@@ -344,12 +302,12 @@ int gk_forward(struct pool *pool, const struct model *model, int isa, const stru
     call.stride_3D = stride_of(3 * model->n_embd);
     call.stride_F = stride_of(model->n_inner);
     struct arena arena = {0};
-    lay_out(&call, &arena, isa, NULL);
+    lay_out(&call, &arena, NULL);
     arena.memory = aligned_alloc(64, arena.used);
     if (arena.memory == NULL) return -1;
     memset(arena.memory, 0, arena.used);
     arena.used = 0;
-    lay_out(&call, &arena, isa, NULL);
+    lay_out(&call, &arena, NULL);
     pool_run(pool, FOR_ISA(forward, isa), &call);
     free(arena.memory);
     return 0;

@@ -20,7 +20,6 @@
 
 enum { PANEL = 16, QUAD = 4, FEW_TOKENS = 4, ALONE = 4 }; /* ALONE: panels computed together with one token */
 enum { DEPTH = 384, MOST_PAIRS = 4 }; /* inputs, and pairs of panels, of a part of a product of many tokens */
-enum { PAIRED_PANELS = 4 }; /* whose weights are taken apart together */
 enum { FETCHED_TOKENS = 4 }; /* of a head, before their keys and values are stored */
 enum { QUERIES = 24 }; /* of a head, scored together in a training step; a multiple of every TILE */
 enum format { FP32 = 0, INT8 = 1, INT4 = 2 };
@@ -70,8 +69,7 @@ struct row {
 };
 
 /* Activations as small integers; for each group a scale, and what the weights' offset has added to a product, negated.
- * A tile's tokens lie side by side: values[in / 4][tokens of the tile][4], or where they are paired 16-bit integers
- * [in / 2][tokens of the tile][2]; scales[group][tokens of the tile]. */
+ * A tile's tokens lie side by side: values[in / 4][tokens of the tile][4], scales[group][tokens of the tile]. */
 struct quantised {
     int8_t *values;
     float *scales;
@@ -92,8 +90,8 @@ struct call {
     int64_t stride_D, stride_3D, stride_F, stride_scores;
     struct quantised quantised;
     float *scores, *sums; /* of each thread */
-    int16_t *pairs;       /* of each thread, the weights of some panels taken apart */
-    int64_t stride_sums, stride_pairs;
+    uint8_t *panels;      /* of each thread, a panel of 4 bits in 8 */
+    int64_t stride_sums, stride_panels;
     const int64_t *row_starts;
     atomic_long *next; /* for each phase, the next piece of work that no thread has taken */
 };
@@ -104,7 +102,7 @@ struct worker {
     atomic_long *next; /* of the phase it is in */
     int is_alone;
     float *normed_ND, *tiles, *sums;
-    int16_t *pairs;
+    uint8_t *panel;
     struct quantised quantised;
 };
 
