@@ -11,7 +11,7 @@ import torch
 
 from gpt2kit.generation.array_sampling import choose, log_sum_exp
 from gpt2kit.generation.rules import CutoffRules
-from gpt2kit.model import GPT2
+from gpt2kit.model import GPT2, GPT2Config, save_model
 from gpt2kit.native.engine import NativeEngine, TextCache
 from gpt2kit.native.library import ISAS, best_isa, load_library
 
@@ -72,6 +72,30 @@ def test_instruction_sets_agree_up_to_rounding(folder: Path, weights: str) -> No
     for other in others:
         # Rounding to 8 bits in between can turn a last bit into 1/127 of an activation.
         np.testing.assert_allclose(other, first, atol=1e-4 if weights == "fp32" else 0.1, rtol=0)
+
+
+@pytest.mark.parametrize("tokens_at_once", [1, 20])
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+@pytest.mark.parametrize("isa", PRESENT, ids=ISAS[: len(PRESENT)])
+def test_the_greatest_weights_and_activations_overflow_nothing(
+    tmp_path: Path, isa: int, weights: str, tokens_at_once: int
+) -> None:
+    """Every activation and weight as large as others of its group, and neighbours of one sign."""
+    D = 64
+    network = GPT2(GPT2Config(vocab_size=D, n_positions=D, n_embd=D, n_layer=1, n_head=1, n_inner=D)).eval()
+    signs = torch.where((torch.arange(D)[:, None] + torch.arange(D)) % D < D // 2, 1.0, -1.0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.zero_()
+            if "ln_" in name and name.endswith("weight"):
+                parameter.fill_(1)
+            elif "wte" in name or "mlp" in name and name.endswith("weight"):
+                parameter.copy_(signs)
+    save_model(network, tmp_path)
+    exact, rounded = NativeEngine(tmp_path, isa=isa), NativeEngine(tmp_path, weights=weights, isa=isa)
+    expected = read_whole(exact, list(range(D)))
+    assert np.abs(expected).max() > 50
+    np.testing.assert_allclose(read_whole(rounded, list(range(D)), step=tokens_at_once), expected, atol=1, rtol=0)
 
 
 def test_a_long_prompt_is_read_in_parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

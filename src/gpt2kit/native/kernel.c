@@ -107,12 +107,6 @@ static inline void codes_u4_portable(const uint8_t *w, uint8_t *low, uint8_t *hi
 #undef QTILE
 
 #if defined(__x86_64__)
-static inline int32_t four_bytes(const int8_t *from) {
-    int32_t four;
-    memcpy(&four, from, sizeof four);
-    return four;
-}
-
 #define NAME(x) x##_avx2
 #define TARGET __attribute__((target("avx2,fma")))
 #define LANES 8
@@ -137,13 +131,16 @@ TARGET static inline __attribute__((always_inline)) void fetch_line_avx2(const v
     if (line % 16 < 4) __builtin_prefetch((const char *)weights + 4096, 0, 2);
 }
 typedef int32_t dots_avx2 __attribute__((vector_size(32)));
-/* maddubs adds two products in 16 bits, which `quantise` keeps from overflowing. */
+/* maddubs adds two products in 16 bits, which `quantise` keeps from overflowing. GCC would keep the activations of all
+ * tokens for the other half, and put the sums away. */
 TARGET static inline __attribute__((always_inline)) void dot_u8_avx2(int tokens, dots_avx2 dots[][2], const uint8_t *w,
                                                                      const int8_t *x) {
     for (int half = 0; half < 2; half++) {
         __m256i weights = _mm256_loadu_si256((const __m256i *)w + half);
         _Pragma("GCC unroll 16") for (int t = 0; t < tokens; t++) {
-            __m256i pairs = _mm256_maddubs_epi16(weights, _mm256_set1_epi32(four_bytes(x + t * QUAD)));
+            __m256i pairs;
+            __asm__ volatile("vpbroadcastd %1, %0" : "=x"(pairs) : "m"(*(const int8_t(*)[QUAD])(x + t * QUAD)));
+            pairs = _mm256_maddubs_epi16(weights, pairs);
             dots[t][half] += (dots_avx2)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
         }
     }
