@@ -4,6 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Modules are compiled when they are first imported: most of what the packages bring never is, which saves half a minute.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+ZIG := ziglang==0.17.1
 # Two test processes with one thread each use two cores better than one process with two threads.
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
@@ -78,12 +81,16 @@ $(BIN)/python:
 	and $(PYTHON) is %d.%d: name another one, e.g. make $(MAKECMDGOALS) PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 
+# The kernel of the native engine is compiled by what Python was compiled by, or what CC names, or else by Zig from a wheel.
 $(VENV)/.runtime-installed: requirements.txt pyproject.toml $(wildcard src/gpt2kit/native/*.[ch]) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@if ! $${CC:-$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_config_var("CC"))')} --version > /dev/null 2>&1; \
+	then $(PIP_INSTALL) $(ZIG) && export CC="$$($(BIN)/python -c 'import ziglang; print(*ziglang.__path__)')/zig cc"; fi; \
+	echo "$(PIP_INSTALL) -r requirements.txt"; \
+	$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
 $(VENV)/.dev-installed: requirements-dev.txt $(VENV)/.runtime-installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@
 
 $(BENCH_VENV)/.installed: benchmarks/install.py $(wildcard benchmarks/requirements*.txt) requirements.txt pyproject.toml

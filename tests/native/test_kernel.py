@@ -89,7 +89,7 @@ def test_the_greatest_weights_and_activations_overflow_nothing(
             parameter.zero_()
             if "ln_" in name and name.endswith("weight"):
                 parameter.fill_(1)
-            elif "wte" in name or "mlp" in name and name.endswith("weight"):
+            elif "wte" in name or ("mlp" in name and name.endswith("weight")):
                 parameter.copy_(signs)
     save_model(network, tmp_path)
     exact, rounded = NativeEngine(tmp_path, isa=isa), NativeEngine(tmp_path, weights=weights, isa=isa)

@@ -4,7 +4,7 @@
  *     TARGET      the function attribute that allows its instructions
  *     LANES       floats of a vector
  *     TILE        tokens computed together with floats      WIDE  panels computed together with them, up to 2
- *     QTILE       the same with small integers
+ *     QTILE       the same with small integers        OFFSET  what the weights of a dot are off by
  *     greater, lesser     of each lane the greater or lesser one; the second where one is no number
  *     fetch_line, add_products, dot_u8, codes_u4      see kernel.c
  *
@@ -20,6 +20,7 @@ typedef int8_t NAME(bytes) __attribute__((vector_size(LANES)));
 typedef uint16_t NAME(halves) __attribute__((vector_size(LANES * 2)));
 typedef uint32_t NAME(words) __attribute__((vector_size(LANES * 4)));
 typedef uint64_t NAME(longs) __attribute__((vector_size(LANES * 8)));
+typedef uint64_t NAME(twos) __attribute__((vector_size(LANES * 4))); /* of floats */
 #define floats NAME(floats)
 #define ints NAME(ints)
 
@@ -369,8 +370,6 @@ static TARGET void NAME(multiply_quantised)(const struct worker *worker, int64_t
  * neighbours if one is greater: rounded they are up to 128, and times weights of up to 255 they are 16 bits. */
 static TARGET void NAME(quantise)(struct quantised *q, int64_t token, int64_t tokens, const float *x, int64_t size) {
     const float round = 12582912.0f;
-    ints neighbours;
-    for (int lane = 0; lane < LANES; lane++) neighbours[lane] = lane ^ 1;
     int64_t first = token / QTILE * QTILE, place = token - first;
     int64_t few = tokens - first < QTILE ? tokens - first : QTILE;
     int8_t *values = q->values + first * q->stride + place * QUAD;
@@ -382,7 +381,8 @@ static TARGET void NAME(quantise)(struct quantised *q, int64_t token, int64_t to
         for (int64_t i = 0; i < size; i += LANES) {
             floats v = load(from + i);
             greatest = NAME(greater)((floats)((ints)v & 0x7fffffff), greatest);
-            floats both = v + __builtin_shuffle(v, neighbours);
+            NAME(twos) two = (NAME(twos))v;
+            floats both = v + (floats)(two << 32 | two >> 32);
             greatest = NAME(greater)((floats)((ints)both & 0x7fffffff), greatest);
         }
         float most = NAME(greatest_lane)(greatest), inverse = most > 1e-30f ? 127 / most : 0;
@@ -395,7 +395,7 @@ static TARGET void NAME(quantise)(struct quantised *q, int64_t token, int64_t to
             UNROLL for (int lane = 0; lane < LANES; lane += QUAD)
                 memcpy(values + (group * size + i + lane) * few, (const char *)&narrow + lane, QUAD);
         }
-        sums[group * few] = -128 * NAME(sum_of_lanes)(total);
+        sums[group * few] = -OFFSET * NAME(sum_of_lanes)(total);
         scales[group * few] = most > 1e-30f ? most / 127 : 0;
     }
 }

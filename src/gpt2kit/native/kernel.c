@@ -4,6 +4,8 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include "kernel.h"
@@ -16,6 +18,8 @@ static const int8_t codes[16] = CODES;
 
 typedef float float4 __attribute__((vector_size(16)));
 typedef int32_t int4 __attribute__((vector_size(16)));
+typedef uint32_t uint4 __attribute__((vector_size(16)));
+typedef int16_t short8 __attribute__((vector_size(16)));
 
 /* Take the next numbers of a phase: a share of those that are left, so that a thread reads long runs of weights, and
  * none waits long for another at the end; up to `most`. Returns how many, from *begin on. */
@@ -68,6 +72,11 @@ static float noise(uint64_t key, int64_t id) {
 #define TILE 3
 #define WIDE 1
 #define QTILE 3
+#if defined(__ARM_FEATURE_DOTPROD)
+#define OFFSET 0
+#else
+#define OFFSET 128
+#endif
 typedef float4 floats_portable;
 static inline floats_portable greater_portable(floats_portable v, floats_portable most) {
     int4 larger = v > most;
@@ -87,17 +96,54 @@ static inline __attribute__((always_inline)) void fetch_line_portable(const void
     __builtin_prefetch((const char *)weights + 2048);
 }
 typedef int32_t dots_portable __attribute__((vector_size(16)));
-static inline void dot_u8_portable(int tokens, dots_portable dots[][4], const uint8_t *w, const int8_t *x) {
-    for (int t = 0; t < tokens; t++)
-        for (int output = 0; output < PANEL; output++)
-            for (int i = 0; i < QUAD; i++) dots[t][output / 4][output % 4] += w[output * QUAD + i] * x[t * QUAD + i];
+#if defined(__ARM_FEATURE_DOTPROD)
+static inline __attribute__((always_inline)) void dot_u8_portable(int tokens, dots_portable dots[][4], const uint8_t *w,
+                                                                  const int8_t *x) {
+    for (int part = 0; part < 4; part++) {
+        int8x16_t weights = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + part * 16), vdupq_n_u8(128)));
+        for (int t = 0; t < tokens; t++) {
+            int32_t four;
+            memcpy(&four, x + t * QUAD, sizeof four);
+            int8x16_t all = vreinterpretq_s8_s32(vdupq_n_s32(four));
+            dots[t][part] = (dots_portable)vdotq_s32((int32x4_t)dots[t][part], weights, all);
+        }
+    }
 }
+#else
+/* Two products are added in 16 bits, which `quantise` keeps from overflowing. */
+static inline __attribute__((always_inline)) void dot_u8_portable(int tokens, dots_portable dots[][4], const uint8_t *w,
+                                                                  const int8_t *x) {
+    for (int part = 0; part < 4; part++) {
+        short8 both;
+        memcpy(&both, w + part * 16, sizeof both);
+        short8 even = both & 255, odd = both >> 8 & 255;
+        for (int t = 0; t < tokens; t++) {
+            const int8_t *four = x + t * QUAD;
+            uint4 even_x = (uint4){0} + ((uint16_t)four[0] | (uint32_t)four[2] << 16);
+            uint4 odd_x = (uint4){0} + ((uint16_t)four[1] | (uint32_t)four[3] << 16);
+            uint4 pairs = (uint4)(even * (short8)even_x + odd * (short8)odd_x);
+            dots[t][part] += ((int4)pairs >> 16) + ((int4)(pairs << 16) >> 16);
+        }
+    }
+}
+#endif
+#if defined(__aarch64__)
+static inline void codes_u4_portable(const uint8_t *w, uint8_t *low, uint8_t *high) {
+    const uint8x16_t table = veorq_u8(vld1q_u8((const uint8_t *)codes), vdupq_n_u8(128));
+    for (int i = 0; i < PANEL * QUAD; i += 16) {
+        uint8x16_t both = vld1q_u8(w + i);
+        vst1q_u8(low + i, vqtbl1q_u8(table, vandq_u8(both, vdupq_n_u8(15))));
+        vst1q_u8(high + i, vqtbl1q_u8(table, vshrq_n_u8(both, 4)));
+    }
+}
+#else
 static inline void codes_u4_portable(const uint8_t *w, uint8_t *low, uint8_t *high) {
     for (int i = 0; i < PANEL * QUAD; i++) {
         low[i] = (uint8_t)(codes[w[i] & 15] + 128);
         high[i] = (uint8_t)(codes[w[i] >> 4] + 128);
     }
 }
+#endif
 #include "body.h"
 #undef NAME
 #undef TARGET
@@ -105,6 +151,7 @@ static inline void codes_u4_portable(const uint8_t *w, uint8_t *low, uint8_t *hi
 #undef TILE
 #undef WIDE
 #undef QTILE
+#undef OFFSET
 
 #if defined(__x86_64__)
 #define NAME(x) x##_avx2
@@ -113,6 +160,7 @@ static inline void codes_u4_portable(const uint8_t *w, uint8_t *low, uint8_t *hi
 #define TILE 6
 #define WIDE 1
 #define QTILE 6
+#define OFFSET 128
 typedef float floats_avx2 __attribute__((vector_size(32)));
 TARGET static inline floats_avx2 greater_avx2(floats_avx2 v, floats_avx2 most) {
     return (floats_avx2)_mm256_max_ps((__m256)v, (__m256)most);
@@ -164,6 +212,7 @@ TARGET static inline __attribute__((always_inline)) void codes_u4_avx2(const uin
 #undef TILE
 #undef WIDE
 #undef QTILE
+#undef OFFSET
 
 #define NAME(x) x##_avx512
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")))
@@ -171,6 +220,7 @@ TARGET static inline __attribute__((always_inline)) void codes_u4_avx2(const uin
 #define TILE 12
 #define WIDE 2
 #define QTILE 12
+#define OFFSET 128
 typedef float floats_avx512 __attribute__((vector_size(64)));
 TARGET static inline floats_avx512 greater_avx512(floats_avx512 v, floats_avx512 most) {
     return (floats_avx512)_mm512_max_ps((__m512)v, (__m512)most);

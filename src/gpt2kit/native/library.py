@@ -150,11 +150,10 @@ class RowsCall(Structure):
 
 def library_path() -> Path | None:
     """The compiled kernel's file; None when the package was installed without one."""
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_kernel{suffix}")
-        if path.is_file():
-            return path
-    return None
+    # One that is tied to a version of Python was left by an older gpt2kit.
+    suffixes = [suffix for suffix in EXTENSION_SUFFIXES if "cpython" not in suffix]
+    paths = (Path(__file__).with_name(f"_kernel{suffix}") for suffix in suffixes)
+    return next(filter(Path.is_file, paths), None)
 
 
 @functools.cache
