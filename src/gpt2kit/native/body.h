@@ -238,8 +238,9 @@ static TARGET void NAME(multiply)(const struct worker *worker, const struct line
                 next = next_begin > 0 ? first : behind;
             }
             const float *bias = linear->bias ? linear->bias + panel * PANEL : NULL;
-            for (int64_t token = 0; token < tokens; token += TILE) {
-                int64_t few = tokens - token < TILE ? tokens - token : TILE, ahead = next * WIDE + token / TILE;
+            for (int64_t tile = 0, token = 0, few; token < tokens; token += few, tile++) {
+                int64_t ahead = next * WIDE + tile;
+                few = tile_at(token, tokens, TILE).tokens;
                 int is_last = begin + depth == in;
                 float here[TILE * WIDE * PANEL] __attribute__((aligned(64)));
                 float *kept = worker->sums + ((pair - first) * tokens + token) * WIDE * PANEL;
@@ -249,7 +250,7 @@ static TARGET void NAME(multiply)(const struct worker *worker, const struct line
                                           .before = begin > 0 ? kept : NULL, .sums = is_last ? here : kept,
                                           .stride = WIDE * PANEL};
                 enum kind kind = tokens <= TILE ? WEIGHTS : WEIGHTS_FETCHED;
-                if (tokens > TILE && token < WIDE * TILE && next >= 0 && ahead < panels) {
+                if (tokens > TILE && tile < WIDE && next >= 0 && ahead < panels) {
                     product.ahead = all + ahead * step + next_begin * PANEL;
                     kind = WEIGHTS_FETCHING;
                 }
@@ -357,9 +358,9 @@ static TARGET void NAME(multiply_quantised)(const struct worker *worker, int64_t
             NAME(codes_u4)(weights + byte, to, to + 256);
         weights = worker->panel, format = INT8;
     }
-    for (int64_t token = 0; token < tokens; token += QTILE) {
-        int64_t few = tokens - token < QTILE ? tokens - token : QTILE;
+    for (int64_t token = 0, few; token < tokens; token += few) {
         float sums[QTILE * PANEL] __attribute__((aligned(64)));
+        few = tile_at(token, tokens, QTILE).tokens;
         enum kind kind = token == 0 && weights != worker->panel ? WEIGHTS : WEIGHTS_FETCHED;
         NAME(few_quantised)(few, format, kind, x, token, size, weights, scales, sums);
         NAME(finish)(few, PANEL, sums, PANEL, y + token * y_stride + panel * PANEL, y_stride, bias, finish);
@@ -370,8 +371,8 @@ static TARGET void NAME(multiply_quantised)(const struct worker *worker, int64_t
  * neighbours if one is greater: rounded they are up to 128, and times weights of up to 255 they are 16 bits. */
 static TARGET void NAME(quantise)(struct quantised *q, int64_t token, int64_t tokens, const float *x, int64_t size) {
     const float round = 12582912.0f;
-    int64_t first = token / QTILE * QTILE, place = token - first;
-    int64_t few = tokens - first < QTILE ? tokens - first : QTILE;
+    struct tile tile = tile_at(token, tokens, QTILE);
+    int64_t first = tile.first, few = tile.tokens, place = token - first;
     int8_t *values = q->values + first * q->stride + place * QUAD;
     float *scales = q->scales + first * q->groups + place;
     int32_t *sums = q->sums + first * q->groups + place;
@@ -623,12 +624,13 @@ static TARGET void NAME(embed)(const struct linear *embedding, int32_t id, float
 
 /* The same for work so short that with few tokens each thread rather does all of it, into memory of its own, than
  * wait. */
-#define PREPARE(index, total, statement)                                          \
-    do {                                                                          \
-        if (worker->is_alone)                                                     \
-            for (int64_t index = 0, last = (total); index < last; index++) statement; \
-        else                                                                      \
-            SHARE(index, total, statement);                                        \
+#define PREPARE(index, total, statement)                                               \
+    do {                                                                               \
+        if (worker->is_alone) {                                                        \
+            for (int64_t index = 0, last = (total); index < last; index++) statement;  \
+        } else {                                                                       \
+            SHARE(index, total, statement);                                            \
+        }                                                                              \
     } while (0)
 
 /* y (=, += or gelu) x W + b for all tokens. In floats and with many of them, a thread takes its next run of panels
@@ -643,9 +645,11 @@ static TARGET void NAME(linear)(struct worker *worker, const struct linear *line
         SHARE(panel, panels, NAME(multiply_quantised)(worker, tokens, &q, linear, panel, y, y_stride, finish));
         return;
     }
-    PREPARE(tile, (tokens + TILE - 1) / TILE,
-            NAME(lay_tile)(tokens - tile * TILE < TILE ? tokens - tile * TILE : TILE, x + tile * TILE * x_stride,
-                           x_stride, linear->in, worker->tiles + tile * TILE * q.stride));
+    PREPARE(number, (tokens + TILE - 1) / TILE, {
+        struct tile tile = tile_at(number * TILE, tokens, TILE);
+        NAME(lay_tile)(tile.tokens, x + tile.first * x_stride, x_stride, linear->in,
+                       worker->tiles + tile.first * q.stride);
+    });
     int64_t pairs = (panels + WIDE - 1) / WIDE, first, behind = 0, more = 0;
     for (int64_t run = take_some(worker, &first, pairs, MOST_PAIRS); run > 0; first = behind, run = more) {
         if (tokens > TILE) more = take_some(worker, &behind, pairs, MOST_PAIRS);

@@ -35,6 +35,22 @@ static int64_t take_some(struct worker *worker, int64_t *begin, int64_t total, i
     return count;
 }
 
+/* A tile of tokens that are multiplied together. */
+struct tile {
+    int64_t first, tokens;
+};
+
+/* The tile that a token is in: `most` tokens each. Of four tiles or more the last two share what is left for them, for a
+ * tile of a few takes little less time than one of twice as many. */
+static struct tile tile_at(int64_t token, int64_t tokens, int64_t most) {
+    int64_t last = (tokens - 1) / most, first = token / most * most;
+    struct tile tile = {first, tokens - first < most ? tokens - first : most};
+    int64_t shared = (last - 1) * most, half = (tokens - shared + 1) / 2;
+    if (last < 3 || token < shared) return tile;
+    if (token < shared + half) return (struct tile){shared, half};
+    return (struct tile){shared + half, tokens - shared - half};
+}
+
 static struct worker begin_worker(struct call *call, int thread) {
     struct worker worker = {call, call->next, call->num_tokens <= FEW_TOKENS, call->normed_ND,
                             call->tiles, call->sums + thread * call->stride_sums,
