@@ -53,7 +53,7 @@ TASKS = {
         results=Path("results"),
         prompts=("Once upon a time there was a little girl who lived in the forest",),
         nsamples=4,
-        epochs=3,
+        epochs=2,
         max_new_tokens=180,
         try_next=(
             'gpt2kit generate --prompt "The princess opened the door" --nsamples 3',

@@ -12,7 +12,6 @@
  * one after the other in each lane. So texts depend neither on their batch nor on how a prompt was cut up.
  */
 #define INLINE static inline __attribute__((always_inline)) TARGET
-#define UNROLL _Pragma("GCC unroll 16")
 #define VECTORS (PANEL / LANES) /* of a panel */
 
 typedef int32_t NAME(ints) __attribute__((vector_size(LANES * 4)));
@@ -121,7 +120,7 @@ INLINE void NAME(tile)(int tokens, int panels, enum kind kind, const struct prod
         UNROLL for (int t = 0; t < tokens; t++)
             UNROLL for (int v = 0; v < panels * VECTORS; v++)
                 sums[t][v] = load(product->before + t * product->stride + v * LANES);
-    _Pragma("GCC unroll 4") for (int64_t i = 0; i < depth; i++) {
+    UNROLL_4 for (int64_t i = 0; i < depth; i++) {
         floats w[ALONE * VECTORS];
         if (kind == WEIGHTS_FETCHING) __builtin_prefetch(ahead + i * PANEL, 0, 2);
         UNROLL for (int v = 0; v < panels * VECTORS; v++) {
@@ -294,7 +293,7 @@ INLINE void NAME(quantised_tile)(int tokens, int format, enum kind kind, const s
         UNROLL for (int t = 0; t < tokens; t++)
             UNROLL for (int v = 0; v < VECTORS; v++) dots[t][v] = (ints){0} + x_sums[group * tokens + t];
         const int quads = (int)(format == INT8 ? size / QUAD : 4);
-        _Pragma("GCC unroll 4") for (int quad = 0; quad < quads; quad++, weights += 64) {
+        UNROLL_4 for (int quad = 0; quad < quads; quad++, weights += 64) {
             const int8_t *from = values + quad * tokens * QUAD;
             if (kind == WEIGHTS) NAME(fetch_line)(weights, quad);
             if (format == INT8) {
@@ -713,7 +712,6 @@ void NAME(forward)(void *argument, int thread) {
 #undef SHARE_RUNS
 #undef NEXT_PHASE
 #undef VECTORS
-#undef UNROLL
 #undef INLINE
 #undef floats
 #undef ints

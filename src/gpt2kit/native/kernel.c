@@ -201,7 +201,7 @@ TARGET static inline __attribute__((always_inline)) void dot_u8_avx2(int tokens,
                                                                      const int8_t *x) {
     for (int half = 0; half < 2; half++) {
         __m256i weights = _mm256_loadu_si256((const __m256i *)w + half);
-        _Pragma("GCC unroll 16") for (int t = 0; t < tokens; t++) {
+        UNROLL for (int t = 0; t < tokens; t++) {
             __m256i pairs;
             __asm__ volatile("vpbroadcastd %1, %0" : "=x"(pairs) : "m"(*(const int8_t(*)[QUAD])(x + t * QUAD)));
             pairs = _mm256_maddubs_epi16(weights, pairs);
@@ -251,7 +251,7 @@ TARGET static inline __attribute__((always_inline)) void add_products_avx512(int
                                                                              int is_direct) {
     floats_avx512 all;
     if (!is_direct) __asm__("vbroadcastss %1, %0" : "=v"(all) : "m"(*x));
-    _Pragma("GCC unroll 16") for (int v = 0; v < vectors; v++)
+    UNROLL for (int v = 0; v < vectors; v++)
         if (is_direct)
             __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sums[v]) : "v"(w[v]), "m"(*x));
         else
@@ -272,7 +272,7 @@ TARGET static inline __attribute__((always_inline)) dots_avx512 multiply_add(dot
 TARGET static inline __attribute__((always_inline)) void dot_u8_avx512(int tokens, dots_avx512 dots[][1],
                                                                        const uint8_t *w, const int8_t *x) {
     __m512i weights = _mm512_loadu_si512(w);
-    _Pragma("GCC unroll 16") for (int t = 0; t < tokens; t++)
+    UNROLL for (int t = 0; t < tokens; t++)
         dots[t][0] = multiply_add(dots[t][0], weights, x + t * QUAD);
 }
 TARGET static inline __attribute__((always_inline)) void codes_u4_avx512(const uint8_t *w, uint8_t *low, uint8_t *high) {

@@ -18,6 +18,15 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+/* Loops that are unrolled, whole ones so that their arrays are registers. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL_4 _Pragma("clang loop unroll_count(4)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL_4 _Pragma("GCC unroll 4")
+#endif
+
 enum { PANEL = 16, QUAD = 4, FEW_TOKENS = 4, ALONE = 4 }; /* ALONE: panels computed together with one token */
 enum { DEPTH = 384, MOST_PAIRS = 4 }; /* inputs, and pairs of panels, of a part of a product of many tokens */
 enum { FETCHED_TOKENS = 4 }; /* of a head, before their keys and values are stored */
