@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -293,16 +294,19 @@ TARGET static inline __attribute__((always_inline)) void codes_u4_avx512(const u
 #define FOR_ISA(name, isa) ((void)(isa), name##_portable)
 #endif
 
-/* The best instruction set of this processor. */
+/* The best instruction set of this processor and its system. Compilers have a function for that, but Zig's answers no. */
 int gk_best_isa(void) {
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
-        return AVX512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return AVX2;
-#endif
+    const unsigned avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    unsigned eax, ebx, ecx, edx, kept, high; /* kept: the registers that the system saves for a thread */
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_OSXSAVE) || !(ecx & bit_FMA)) return PORTABLE;
+    __asm__("xgetbv" : "=a"(kept), "=d"(high) : "c"(0));
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(ebx & bit_AVX2) || (kept & 0x06) != 0x06) return PORTABLE;
+    if ((ebx & avx512) == avx512 && (ecx & bit_AVX512VNNI) && (kept & 0xe6) == 0xe6) return AVX512;
+    return AVX2;
+#else
     return PORTABLE;
+#endif
 }
 
 /* Memory for a call, 64-byte aligned parts of one block. */
