@@ -311,19 +311,14 @@ INLINE void NAME(quantised_tile)(int tokens, int format, enum kind kind, const s
         UNROLL for (int v = 0; v < VECTORS; v++) store(to + t * PANEL + v * LANES, sums[t][v]);
 }
 
-#define BY_KIND(tokens, format)                                                                          \
-    do {                                                                                                 \
-        if (kind == WEIGHTS)                                                                             \
-            NAME(quantised_tile)(tokens, format, WEIGHTS, x, token, size, weights, scales, to);          \
-        else                                                                                             \
-            NAME(quantised_tile)(tokens, format, WEIGHTS_FETCHED, x, token, size, weights, scales, to);  \
-    } while (0)
-#define FEW(n)                \
-    case n:                   \
-        if (format == INT8)   \
-            BY_KIND(n, INT8); \
-        else                  \
-            NAME(quantised_tile)(n, INT4, WEIGHTS, x, token, size, weights, scales, to); \
+#define FEW(n)                                                                                   \
+    case n:                                                                                      \
+        if (format == INT4)                                                                      \
+            NAME(quantised_tile)(n, INT4, WEIGHTS, x, token, size, weights, scales, to);         \
+        else if (kind == WEIGHTS)                                                                \
+            NAME(quantised_tile)(n, INT8, WEIGHTS, x, token, size, weights, scales, to);         \
+        else                                                                                     \
+            NAME(quantised_tile)(n, INT8, WEIGHTS_FETCHED, x, token, size, weights, scales, to); \
         break;
 static TARGET __attribute__((noinline)) void NAME(few_quantised)(int64_t tokens, int64_t format, enum kind kind,
                                                                  const struct quantised *x, int64_t token, int64_t size,
@@ -339,7 +334,6 @@ static TARGET __attribute__((noinline)) void NAME(few_quantised)(int64_t tokens,
 #endif
     }
 }
-#undef BY_KIND
 #undef FEW
 
 /* y (=, += or gelu) x W + b for a panel. With more than a tile of tokens its weights are made 8 bits of 4 once for all of
