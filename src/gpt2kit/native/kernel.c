@@ -343,7 +343,7 @@ static void lay_out(struct call *call, struct arena *arena, int64_t *row_starts)
     q->sums = take(arena, prepared * (widest / 32 + 1) * 4);
     call->stride_sums = N > 3 && model->head.format == FP32 ? N * MOST_PAIRS * 2 * PANEL : 0;
     call->sums = take(arena, threads * call->stride_sums * 4);
-    call->stride_panels = model->head.format != FP32 ? PANEL * widest : 0;
+    call->stride_panels = N > 3 && model->layers->attention.format == INT4 ? PANEL * widest : 0;
     call->panels = take(arena, threads * call->stride_panels);
     call->next = take(arena, (model->n_layer * 11 + 4) * (int64_t)sizeof(atomic_long));
     call->row_starts = row_starts = take(arena, call->num_rows * 8);
