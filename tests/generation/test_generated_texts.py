@@ -16,7 +16,7 @@ PROMPTS = ["The king", "The old fox ran to the river, and", "fox", "", "größer
 
 
 def settings(**values):
-    return GenerateSettings(**({"max_new_tokens": 20, "seed": 0} | values))
+    return GenerateSettings(**({"max_new_tokens": 20, "seed": 0, "logprobs": True} | values))
 
 
 def prompt_ids(model, prompt):

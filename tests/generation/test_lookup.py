@@ -24,13 +24,18 @@ def native(model_folder, request) -> LanguageModel:
 def num_read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The tokens of each reading."""
     counts: list[int] = []
-    read = NativeEngine.read
 
-    def counted(self, caches, tokens, **options):
-        counts.append(sum(map(len, tokens)))
-        return read(self, caches, tokens, **options)
+    def count(name: str) -> None:
+        read = getattr(NativeEngine, name)
 
-    monkeypatch.setattr(NativeEngine, "read", counted)
+        def counted(self, caches, tokens, *arguments, **options):
+            counts.append(sum(map(len, tokens)))
+            return read(self, caches, tokens, *arguments, **options)
+
+        monkeypatch.setattr(NativeEngine, name, counted)
+
+    count("read")
+    count("pick")
     return counts
 
 
@@ -48,16 +53,24 @@ def num_read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         {"temperature": 0.3, "seed": 5, "window_keep": 0.2},
     ],
 )
-def test_guesses_change_no_text(native: LanguageModel, how: dict) -> None:
+@pytest.mark.parametrize("logprobs", [True, False])
+def test_guesses_change_no_text(native: LanguageModel, how: dict, logprobs: bool) -> None:
     # 120 tokens go beyond the context of 48 more than once.
     prompts = ["The king saw the old fox. The king saw the old fox. The king", "", "fox fox fox fox fox fox", "A"]
     samples = [
-        generate(native, prompts, GenerateSettings(engine="native", max_new_tokens=120, lookup=lookup, **how))
+        generate(
+            native,
+            prompts,
+            GenerateSettings(engine="native", max_new_tokens=120, lookup=lookup, logprobs=logprobs, **how),
+        )
         for lookup in (True, False)
     ]
     for one, other in zip(*samples, strict=True):
         assert (one.ids, one.text, one.finish_reason) == (other.ids, other.text, other.finish_reason)
-        assert math.isclose(one.logprob, other.logprob, abs_tol=1e-9)
+        if logprobs:
+            assert math.isclose(one.logprob, other.logprob, abs_tol=1e-9)
+        else:
+            assert one.logprob is other.logprob is None
 
 
 @needs_kernel

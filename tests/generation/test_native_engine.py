@@ -45,9 +45,10 @@ def nano(tmp_path_factory) -> Path:
 
 
 @needs_kernel
+@pytest.mark.parametrize("logprobs", [True, False])
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_texts_are_pytorchs(nano: Path, way: dict) -> None:
-    settings = GenerateSettings(nsamples=2, max_new_tokens=30, **way)
+def test_texts_are_pytorchs(nano: Path, way: dict, logprobs: bool) -> None:
+    settings = GenerateSettings(nsamples=2, max_new_tokens=30, logprobs=logprobs, **way)
     prompts = ["Once upon a time", "The king said to", "", "Once upon a time"]
     native, network = (load(nano, engine=engine) for engine in ("native", "torch"))
     expected = generate(network, prompts, settings)
@@ -55,7 +56,7 @@ def test_texts_are_pytorchs(nano: Path, way: dict) -> None:
     assert [sample.ids for sample in found] == [sample.ids for sample in expected]
     assert [sample.finish_reason for sample in found] == [sample.finish_reason for sample in expected]
     for one, other in zip(found, expected, strict=True):
-        assert one.logprob == pytest.approx(other.logprob, abs=1e-3)
+        assert one.logprob == (pytest.approx(other.logprob, abs=1e-3) if logprobs else None)
 
 
 @needs_kernel
@@ -68,13 +69,15 @@ def test_texts_beyond_the_context_are_pytorchs(model_folder: Path, keep: float) 
 
 
 @needs_kernel
+@pytest.mark.parametrize("way", [{}, {"top_p": 1}])
 @pytest.mark.parametrize("weights", ["fp32", "int8", "int4"])
-def test_a_text_does_not_depend_on_its_batch(model_folder: Path, weights: str) -> None:
+def test_a_text_does_not_depend_on_its_batch(model_folder: Path, weights: str, way: dict) -> None:
     model = load(model_folder, weights=weights, engine="native")
     prompts = ["The king", "The old fox", "", "The fox ran to the river"]
-    together = generate(model, prompts, GenerateSettings(nsamples=3, max_new_tokens=60, seed=1))
-    in_small_batches = generate(model, prompts, GenerateSettings(nsamples=3, max_new_tokens=60, seed=1, batch_size=2))
-    alone = generate(model, prompts[1:2], GenerateSettings(nsamples=3, max_new_tokens=60, seed=1))
+    settings = GenerateSettings(nsamples=3, max_new_tokens=60, seed=1, logprobs=True, **way)
+    together = generate(model, prompts, settings)
+    in_small_batches = generate(model, prompts, settings.model_copy(update={"batch_size": 2}))
+    alone = generate(model, prompts[1:2], settings)
     assert together == in_small_batches
     assert [(s.ids, s.logprob) for s in together[3:6]] == [(s.ids, s.logprob) for s in alone]
 
@@ -210,7 +213,7 @@ def test_a_network_that_was_taken_in_hand_writes_itself(model_folder: Path) -> N
     model = load(model_folder)
     with torch.no_grad():
         model.model.lm_head.weight.zero_()
-    sample = generate(model, ["The king"], GenerateSettings(temperature=0, max_new_tokens=3))[0]
+    sample = generate(model, ["The king"], GenerateSettings(temperature=0, max_new_tokens=3, logprobs=True))[0]
     assert sample.logprob == pytest.approx(-3 * math.log(model.config.vocab_size), rel=1e-4)
 
 
@@ -250,7 +253,9 @@ def test_weights_can_be_chosen_for_a_text(model_folder: Path) -> None:
 @needs_kernel
 def test_texts_of_one_prompt_with_a_forbidden_token_are_those_of_the_texts_alone(nano: Path) -> None:
     """They share the scores behind the prompt, in which each thread blots out end-of-text for a while."""
-    settings = GenerateSettings(nsamples=64, max_new_tokens=1, min_new_tokens=1, temperature=1, top_p=1, seed=3)
+    settings = GenerateSettings(
+        nsamples=64, max_new_tokens=1, min_new_tokens=1, temperature=1, top_p=1, seed=3, logprobs=True
+    )
     model = load(nano, engine="native")
     for _ in range(5):
         together = generate(model, ["Once upon a time"], settings)

@@ -167,7 +167,7 @@ def test_texts_in_bf16_are_those_of_the_plain_loop(
 ) -> None:
     monkeypatch.setattr(gpu_decoding, "can_read", lambda _: False)  # that kernel rounds less
     model = gpt2kit.load("nano", device="cuda", precision="bf16", engine="torch")
-    settings = GenerateSettings(max_new_tokens=100, **how)
+    settings = GenerateSettings(max_new_tokens=100, logprobs=True, **how)
     quick = gpt2kit.generate(model, PROMPTS, settings)
     assert "".join(stream(model, PROMPTS[0], settings)) == quick[0].text
     monkeypatch.setattr(gpu_decoding, "can_decode", lambda *_, **__: False)
@@ -187,7 +187,7 @@ def test_one_text_has_the_log_probability_that_exact_arithmetic_gives_it(
     model = gpt2kit.load("nano", device="cuda", precision="bf16", engine="torch")
     exact = copy.deepcopy(model.model).float()
     assert gpu_decoding.can_read(model.model)
-    settings = GenerateSettings(max_new_tokens=100, **how)
+    settings = GenerateSettings(max_new_tokens=100, logprobs=True, **how)
     # Alone; and the last of several that goes on, behind columns of longer prompts.
     alone = [gpt2kit.generate(model, [prompt], settings)[0] for prompt in PROMPTS]
     of_several = gpt2kit.generate(model, PROMPTS, settings.model_copy(update={"stop": (".",)}))

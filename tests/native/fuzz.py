@@ -18,14 +18,14 @@ from safetensors.numpy import save_file
 
 from gpt2kit.native import library
 from gpt2kit.native.checkpoint import read_shape, tensor_shapes
-from gpt2kit.native.engine import NativeEngine, TextCache
+from gpt2kit.native.engine import Draw, NativeEngine, TextCache
 
 
 def random_model(rng: np.random.Generator, folder: Path) -> None:
     heads, width = int(rng.integers(1, 5)), int(rng.integers(1, 40))
     config = {
         "model_type": "gpt2",
-        "vocab_size": int(rng.integers(1, 200)),
+        "vocab_size": int(rng.integers(1, rng.choice([200, 3000]))),
         "n_positions": int(rng.integers(1, 60)),
         "n_embd": heads * width,
         "n_layer": int(rng.integers(1, 3)),
@@ -54,9 +54,16 @@ def read_at_random(rng: np.random.Generator, engine: NativeEngine) -> None:
         counts = [int(rng.integers(1, min(cache.capacity, most) - cache.length + 1)) for cache in going_on]
         tokens = [rng.integers(0, engine.shape.vocab_size, count).tolist() for count in counts]
         scored = [int(rng.integers(0, count + 1)) for count in counts]
+        lengths = [cache.length for cache in going_on]
         rows = list(engine.read(going_on, tokens, num_scored=scored))
-        keys = [int(key) for key in rng.integers(0, 1 << 63, len(rows))]
-        engine.choose(rows, rows, keys=keys, temperature=float(rng.choice([0.0, 0.5, 2.0])))
+        draws = [Draw(int(key), [int(key) % engine.shape.vocab_size]) for key in rng.integers(0, 1 << 63, len(rows))]
+        keys, forbidden = [draw.key for draw in draws], [draw.forbidden for draw in draws]
+        temperature = float(rng.choice([0.0, 0.5, 2.0]))
+        chosen = engine.choose(rows, rows, keys=keys, temperature=temperature, forbidden=forbidden)
+        for cache, length in zip(going_on, lengths, strict=True):
+            cache.length = length  # all is read again
+        picked = engine.pick(going_on, tokens, draws, temperature=temperature, num_scored=scored)
+        assert picked == [identifier for identifier, _ in chosen]
         sources = {id(cache.source) for cache in going_on}
         for cache in going_on:
             if cache.source is None and id(cache) not in sources and rng.random() < 0.2:

@@ -162,7 +162,7 @@ def _write(plan: Plan, settings: GenerateSettings, files: list[OutputFiles], *, 
                 progress.advance(len(writing.ids) - shown_tokens[writing])
                 shown_tokens[writing] = len(writing.ids)
             if writing.finish_reason is not None:
-                sample = writing.sample(seed=plan.seed)
+                sample = writing.sample(seed=plan.seed, logprobs=plan.settings.logprobs)
                 files[sample.sample_index // settings.nsamples].add(sample)
                 if show:
                     output("")

@@ -5,8 +5,12 @@ on the others, bit for bit. Texts of different lengths stand side by side withou
 
 With `lookup`, tokens that are guessed from the text itself are read along, so that a reading may give several tokens
 (see `lookup`). They are chosen from the same scores as without.
+
+Where nothing else is asked of the scores than which token they choose, the kernel picks it by itself, the same one, and
+is spared most of them (pick.h).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
@@ -15,7 +19,7 @@ from gpt2kit.generation.array_sampling import Scores, choose, log_sum_exp, penal
 from gpt2kit.generation.lookup import Lookup
 from gpt2kit.generation.rules import CutoffRules, PenaltyRules
 from gpt2kit.generation.writing import Writing
-from gpt2kit.native.engine import NativeEngine, TextCache, check_scores
+from gpt2kit.native.engine import Draw, NativeEngine, TextCache, check_scores
 from gpt2kit.runtime import derive_seed
 
 _GUESSED_TOGETHER = 12  # tokens that the kernel computes together; more than that take their own time
@@ -29,6 +33,7 @@ def decode(
     cutoffs: CutoffRules | None,
     keep: float,
     lookup: bool = True,
+    logprobs: bool = False,
 ) -> Iterator[tuple[Writing, str]]:
     """Write texts, one or more tokens of each at a time.
 
@@ -39,75 +44,122 @@ def decode(
         cutoffs: how to draw; None for greedy search.
         keep: share of the context that stays when it is full.
         lookup: whether to guess tokens from what the texts hold already, which changes nothing but the speed.
+        logprobs: whether the texts are to know their log-probabilities; else these are no numbers.
 
     Yields:
         Each text with its new characters, for each token; it is finished when its `finish_reason` is set.
     """
     windows = [_Window(engine, writing, keep=keep, lookup=lookup) for writing in writings]
-    logits_NV, places = _read_prompts(engine, windows)
-    if len(set(places)) < len(places) and penalties.forbidden_after(0):
-        # Texts of one prompt share its scores, in which the kernel's threads blot out, for a while, what is forbidden.
-        logits_NV, places = logits_NV[places], list(range(len(places)))
-    memory = engine.new_scores(max(len(windows), _GUESSED_TOGETHER))
+    reading = _Reading(engine, penalties, cutoffs, most=max(len(windows), _GUESSED_TOGETHER), logprobs=logprobs)
+    places = reading.read_prompts(windows)
     while windows:
         waiting = list(zip(windows, places, strict=True))
-        while waiting:  # those whose next scores are there already
-            rows = [(logits_NV[row], window.writing) for window, row in waiting]
-            chosen = _next_tokens(engine, rows, penalties, cutoffs)
+        while waiting:  # those whose next token can be chosen already
+            chosen = reading.next_tokens([(window.writing, place) for window, place in waiting])
             going_on = []
-            for (window, row), (identifier, logprob) in zip(waiting, chosen, strict=True):
+            for (window, place), (identifier, logprob) in zip(waiting, chosen, strict=True):
                 writing = window.writing
                 yield writing, writing.push(identifier, logprob)
                 if writing.finish_reason is None and window.take(identifier):
-                    going_on.append((window, row + 1))
+                    going_on.append((window, place + 1))
             waiting = going_on
         windows = [window for window in windows if window.writing.finish_reason is None]
         if windows:
-            room = _GUESSED_TOGETHER // len(windows) - 1
-            tokens = [window.to_read(most_guesses=room) for window in windows]
-            scored = [1 + len(window.guesses) for window in windows]
-            logits_NV = engine.read([window.cache for window in windows], tokens, num_scored=scored, into=memory)
-            places = list(accumulate(scored, initial=0))[:-1]
+            places = reading.read(windows)
 
 
-def _next_tokens(
-    engine: NativeEngine, rows: Sequence[tuple[Scores, Writing]], penalties: PenaltyRules, cutoffs: CutoffRules | None
-) -> list[tuple[int, float]]:
-    """For the scores behind each text the next token and its log-probability in the model's own distribution."""
-    in_kernel = cutoffs is None or not cutoffs.cuts_off
-    forbidden = [penalties.forbidden_after(len(writing.ids)) for _, writing in rows]
-    logits = scores = [logits_V for logits_V, _ in rows]
-    if penalties.look_back or (any(forbidden) and not in_kernel):
-        scores = [
-            penalised(logits_V, penalties, prompt=writing.job.prompt_ids, text=writing.ids)
-            for logits_V, writing in rows
-        ]
-    keys = [0] * len(rows)
-    if cutoffs is not None:
-        keys = [derive_seed(writing.job.key, len(writing.ids)) for _, writing in rows]
-    if in_kernel:
-        temperature = 0 if cutoffs is None else cutoffs.temperature
-        still = forbidden if scores is logits else None  # `penalised` has left them out already
-        return engine.choose(logits, scores, keys=keys, temperature=temperature, forbidden=still)
-    chosen = []
-    for logits_V, scores_V, key in zip(logits, scores, keys, strict=True):
-        log_total = log_sum_exp(logits_V)
-        check_scores(float(log_total))
-        identifier = choose(scores_V, cutoffs, key=key)
-        chosen.append((identifier, float(logits_V[identifier] - log_total)))
-    return chosen
+class _Reading:
+    """Reads what texts have come to, and chooses what comes next.
 
+    Args:
+        engine: the model.
+        penalties, cutoffs: of `decode`.
+        most: tokens that are scored together.
+        logprobs: whether log-probabilities are wanted; without them the kernel may pick tokens by itself.
+    """
 
-def _read_prompts(engine: NativeEngine, windows: Sequence["_Window"]) -> tuple[Scores, list[int]]:
-    """The scores behind the prompts, and each text's place in them; equal prompts are read and kept once."""
-    first: dict[tuple[int, ...], _Window] = {}
-    for window in windows:
-        first.setdefault(window.writing.job.prompt_ids, window)
-    logits_NV = engine.read([window.cache for window in first.values()], list(first))
-    for window in windows:
-        window.go_on_from(first[window.writing.job.prompt_ids])
-    place = {prompt: number for number, prompt in enumerate(first)}
-    return logits_NV, [place[window.writing.job.prompt_ids] for window in windows]
+    def __init__(
+        self,
+        engine: NativeEngine,
+        penalties: PenaltyRules,
+        cutoffs: CutoffRules | None,
+        *,
+        most: int,
+        logprobs: bool,
+    ) -> None:
+        self._engine, self._penalties, self._cutoffs = engine, penalties, cutoffs
+        self._cuts_off = cutoffs is not None and cutoffs.cuts_off
+        self._temperature = 0.0 if cutoffs is None else cutoffs.temperature
+        self._can_pick = not (logprobs or penalties.look_back or self._cuts_off)
+        self._memory = engine.new_bounds(most) if self._can_pick else engine.new_scores(most)
+        self._picked: list[int] | None = None  # of each place
+        self._logits_NV: Scores | None = None  # of each place, where they were not picked
+
+    def read_prompts(self, windows: Sequence["_Window"]) -> list[int]:
+        """Read the prompts of texts, each text's place in what was read; equal prompts are read and kept once."""
+        first: dict[tuple[int, ...], _Window] = {}
+        for window in windows:
+            first.setdefault(window.writing.job.prompt_ids, window)
+        logits_NV = self._engine.read([window.cache for window in first.values()], list(first))
+        for window in windows:
+            window.go_on_from(first[window.writing.job.prompt_ids])
+        place = {prompt: number for number, prompt in enumerate(first)}
+        places = [place[window.writing.job.prompt_ids] for window in windows]
+        if len(first) < len(windows) and self._penalties.forbidden_after(0):
+            # The kernel's threads blot out what is forbidden, for a while, in scores that texts would share.
+            logits_NV, places = logits_NV[places], list(range(len(places)))
+        self._logits_NV = logits_NV
+        return places
+
+    def read(self, windows: Sequence["_Window"]) -> list[int]:
+        """Read what was chosen for texts, with guesses; the places of their next tokens, those of guesses behind."""
+        room = _GUESSED_TOGETHER // len(windows) - 1
+        tokens = [window.to_read(most_guesses=room) for window in windows]
+        caches = [window.cache for window in windows]
+        scored = [1 + len(window.guesses) for window in windows]
+        if self._can_pick:
+            draws = [
+                self._draw(window.writing, num_ahead)
+                for window, count in zip(windows, scored, strict=True)
+                for num_ahead in range(count)
+            ]
+            self._picked = self._engine.pick(
+                caches, tokens, draws, temperature=self._temperature, num_scored=scored, into=self._memory
+            )
+        else:
+            self._logits_NV = self._engine.read(caches, tokens, num_scored=scored, into=self._memory)
+        return list(accumulate(scored, initial=0))[:-1]
+
+    def _draw(self, writing: Writing, num_ahead: int) -> Draw:
+        """How the token is chosen that comes so many behind the text's next one."""
+        length = len(writing.ids) + num_ahead
+        key = 0 if self._cutoffs is None else derive_seed(writing.job.key, length)
+        return Draw(key, self._penalties.forbidden_after(length))
+
+    def next_tokens(self, texts: Sequence[tuple[Writing, int]]) -> list[tuple[int, float]]:
+        """Of texts and their places the next tokens and, where they are wanted, their log-probabilities."""
+        if self._picked is not None:
+            return [(self._picked[place], math.nan) for _, place in texts]
+        assert self._logits_NV is not None
+        logits = scores = [self._logits_NV[place] for _, place in texts]
+        draws = [self._draw(writing, 0) for writing, _ in texts]
+        if self._penalties.look_back or (self._cuts_off and any(draw.forbidden for draw in draws)):
+            scores = [
+                penalised(logits_V, self._penalties, prompt=writing.job.prompt_ids, text=writing.ids)
+                for logits_V, (writing, _) in zip(logits, texts, strict=True)
+            ]
+        if not self._cuts_off:
+            # `penalised` has left out already what is forbidden.
+            forbidden = [draw.forbidden for draw in draws] if scores is logits else None
+            keys = [draw.key for draw in draws]
+            return self._engine.choose(logits, scores, keys=keys, temperature=self._temperature, forbidden=forbidden)
+        chosen = []
+        for logits_V, scores_V, draw in zip(logits, scores, draws, strict=True):
+            log_total = log_sum_exp(logits_V)
+            check_scores(float(log_total))
+            identifier = choose(scores_V, self._cutoffs, key=draw.key)
+            chosen.append((identifier, float(logits_V[identifier] - log_total)))
+        return chosen
 
 
 class _Window:

@@ -15,9 +15,9 @@ class Sample:
         text: the text behind the prompt, without the stop string or end-of-text that ended it.
         ids: every token written, with the end-of-text or the stop string's tokens that ended it.
         finish_reason: "length" when it was long enough, "stop" at a stop string, "end_of_text" by the model's own word.
-        logprob: the log-probability of `ids` in nats, summed: each token given those before it, by the model's
-            distribution as it is (temperature 1, nothing cut off, no penalties). Of a text longer than the context,
-            given those that the model could still see.
+        logprob: where it was asked for, the log-probability of `ids` in nats, summed: each token given those before it,
+            by the model's distribution as it is (temperature 1, nothing cut off, no penalties). Of a text longer than
+            the context, given those that the model could still see.
         seed: what the draws came from; None when none were made.
         prompt_index: the prompt's place among the prompts, from 0.
         sample_index: its place among the texts of its prompt, from 0.
@@ -30,7 +30,7 @@ class Sample:
     text: str
     ids: tuple[int, ...]
     finish_reason: FinishReason
-    logprob: float
+    logprob: float | None
     seed: int | None
     prompt_index: int
     sample_index: int

@@ -72,7 +72,7 @@ def write(
     plan = make_plan(model, prompts, settings, num_samples=num_samples)
     for writing, _ in pieces(plan):
         if writing.finish_reason is not None:
-            yield writing.sample(seed=plan.seed)
+            yield writing.sample(seed=plan.seed, logprobs=settings.logprobs)
 
 
 def pieces(plan: Plan) -> Generator[tuple[Writing, str]]:
@@ -128,6 +128,7 @@ def _decoded_batch(plan: Plan, batch: Sequence[Writing]) -> Iterator[tuple[Writi
             cutoffs=cutoffs,
             keep=settings.window_keep,
             lookup=settings.lookup,
+            logprobs=settings.logprobs,
         )
     from gpt2kit.generation import decoding, gpu_decoding
     from gpt2kit.generation.sampling import Cutoffs

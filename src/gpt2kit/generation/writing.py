@@ -146,15 +146,15 @@ class Writing:
         twin.job = job
         return twin
 
-    def sample(self, *, seed: int | None) -> Sample:
-        """The finished text, with the seed of its draws if there were any."""
+    def sample(self, *, seed: int | None, logprobs: bool) -> Sample:
+        """The finished text, with the seed of its draws if there were any, and its log-probability if it is wanted."""
         assert self.finish_reason is not None
         return Sample(
             prompt=self.job.prompt,
             text=self.text,
             ids=tuple(self.ids),
             finish_reason=self.finish_reason,
-            logprob=self.logprob,
+            logprob=self.logprob if logprobs else None,
             seed=seed,
             prompt_index=self.job.prompt_index,
             sample_index=self.job.sample_index,

@@ -673,6 +673,9 @@ static TARGET void NAME(end_row)(struct worker *worker, int64_t index) {
                          worker->normed_ND + (target + i) * stride);
 }
 
+#include "choose.h"
+#include "pick.h"
+
 /* What each thread of a call does. */
 void NAME(forward)(void *argument, int thread) {
     struct call *call = argument;
@@ -694,11 +697,12 @@ void NAME(forward)(void *argument, int thread) {
         NAME(linear)(worker, &layer->contract, N, call->inner_NF, call->stride_F, x, sD, ADD);
     }
     PREPARE(row, call->num_rows, NAME(end_row)(worker, row));
-    if (call->num_scored > 0)
-        NAME(linear)(worker, &model->head, call->num_scored, normed, sD, call->logits, call->logits_stride, STORE);
+    if (call->num_scored == 0) return;
+    if (call->picking.picks && NAME(pick_all)(worker, normed)) return;
+    NAME(linear)(worker, &model->head, call->num_scored, normed, sD, call->logits, call->logits_stride, STORE);
+    if (call->picking.picks) SHARE(token, call->num_scored, NAME(pick_from_scores)(call, token));
 }
 
-#include "choose.h"
 #include "step.h"
 
 #undef PREPARE

@@ -7,18 +7,28 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from ctypes import byref, c_float, c_int32, c_void_p
+from ctypes import Array, byref, c_float, c_int32, c_void_p
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt2kit.errors import ModelError
-from gpt2kit.native.library import PANEL, Choice, Layer, Model, Row, Weights, best_isa, load_library
-from gpt2kit.native.packed import PackedWeights, open_weights
+from gpt2kit.native.library import PANEL, Choice, Layer, Linear, Model, Pick, Row, Weights, best_isa, load_library
+from gpt2kit.native.packed import ROUNDED_HEAD, PackedWeights, head_name, open_weights
 from gpt2kit.runtime import num_threads
 
 _TOKENS_AT_ONCE = 256  # bounds the activations of long prompts
+_CALLS_UNSCREENED = 32  # after one in which the rounded head was asked in vain
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a token is picked: what the draw is a function of, and the ids that it cannot be."""
+
+    key: int = 0
+    forbidden: Sequence[int] = ()
 
 
 class TextCache:
@@ -91,6 +101,7 @@ class NativeEngine:
         self._model = _kernel_model(self.packed)
         self.cache_type: type[np.float32 | np.uint16] = np.uint16 if self._model.narrow else np.float32  # bits
         self._columns = -(-self.shape.vocab_size // PANEL) * PANEL
+        self._calls_unscreened = 0
 
     def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:  # when the interpreter ends, os is gone before
         # Threads do not survive a fork, and a child cannot end those of its parent.
@@ -106,6 +117,10 @@ class NativeEngine:
     def new_scores(self, count: int) -> NDArray[np.float32]:
         """Memory for scores behind so many tokens. Fresh memory for every reading costs as much as a few rows do."""
         return np.empty((count, self._columns), dtype=np.float32)
+
+    def new_bounds(self, count: int) -> NDArray[np.float32]:
+        """Memory for `pick` to pick so many tokens in."""
+        return self.new_scores(2 * min(count, _TOKENS_AT_ONCE))
 
     def _after_fork(self) -> None:
         """The threads of a forked process are gone, also one that held the lock."""
@@ -175,22 +190,60 @@ class NativeEngine:
         scored = [1] * len(caches) if num_scored is None else num_scored
         logits = self.new_scores(sum(scored)) if into is None else into[: sum(scored)]
         done = 0
-        for slices in _slices([len(ids) for ids in tokens]):
-            wanted = [max(end - max(len(tokens[row]) - scored[row], begin), 0) for row, begin, end in slices]
-            ids = [identifier for row, begin, end in slices for identifier in tokens[row][begin:end]]
-            counts = [end - begin for _, begin, end in slices]
-            self._forward([caches[row] for row, _, _ in slices], counts, ids, wanted, logits[done:])
-            done += sum(wanted)
+        for part in _parts(caches, tokens, scored):
+            self._forward(part, logits[done:])
+            done += sum(part.scored)
         return logits[:, : self.shape.vocab_size]
+
+    def pick(
+        self,
+        caches: Sequence[TextCache],
+        tokens: Sequence[Sequence[int]],
+        draws: Sequence[Draw],
+        *,
+        temperature: float,
+        num_scored: Sequence[int] | None = None,
+        into: NDArray[np.float32] | None = None,
+    ) -> list[int]:
+        """Read some tokens of each of several texts, and choose what comes next: the tokens of `read` and `choose`.
+
+        They are the same bit for bit; but most scores of a float32 head are not computed, and none are given.
+
+        Args:
+            caches: of the texts, with room for the tokens.
+            tokens: at least one for each text.
+            draws: how to choose behind each token that is scored, in the order of `read`.
+            temperature: of the draws; 0 takes the greatest score.
+            num_scored: behind how many of each text's last tokens to choose; by default one.
+            into: what `new_bounds` gave, for at least as many draws; by default new memory.
+
+        Raises:
+            ModelError: the scores are not numbers.
+        """
+        scored = [1] * len(caches) if num_scored is None else num_scored
+        memory = self.new_bounds(sum(scored)) if into is None else into
+        picked: list[int] = []
+        for part in _parts(caches, tokens, scored):
+            picks = (Pick * sum(part.scored))()
+            for pick, draw in zip(picks, draws[len(picked) :], strict=False):
+                assert all(0 <= identifier < self.shape.vocab_size for identifier in draw.forbidden)
+                ids = (c_int32 * len(draw.forbidden))(*draw.forbidden)
+                pick.forbidden, pick.num_forbidden, pick.key = ids, len(ids), draw.key % (1 << 64)
+            self._forward(part, memory, picks=picks, temperature=temperature)
+            picked += [pick.id for pick in picks]
+        if -1 in picked:
+            raise _not_numbers()
+        return picked
 
     def _forward(
         self,
-        caches: Sequence[TextCache],
-        counts: Sequence[int],
-        ids: Sequence[int],
-        scored: Sequence[int],
+        part: "_Part",
         logits: NDArray[np.float32],
+        *,
+        picks: "Array[Pick] | None" = None,
+        temperature: float = 0.0,
     ) -> None:
+        caches, counts, ids, scored = part.caches, part.counts, part.ids, part.scored
         self._after_fork()
         rows = (Row * len(caches))()
         for row, cache, count, num_scored in zip(rows, caches, counts, scored, strict=True):
@@ -211,11 +264,23 @@ class NativeEngine:
                 (c_int32 * len(ids))(*ids),
                 c_void_p(logits.ctypes.data),
                 self._columns,
+                picks,
+                temperature,
+                picks is not None and self._is_screened(),
             )
-        if failed:
+        if failed < 0:
             raise MemoryError
+        if failed:
+            self._calls_unscreened = _CALLS_UNSCREENED
         for cache, count in zip(caches, counts, strict=True):
             cache.length += count
+
+    def _is_screened(self) -> bool:
+        """Whether to ask the rounded head first, if there is one."""
+        if self._calls_unscreened > 0:
+            self._calls_unscreened -= 1
+            return False
+        return bool(self._model.rounded_head.weights)
 
 
 def check_scores(log_probability: float) -> None:
@@ -225,7 +290,32 @@ def check_scores(log_probability: float) -> None:
         ModelError: they are not numbers.
     """
     if not math.isfinite(log_probability):
-        raise ModelError("the model's scores are not numbers (NaN or infinite): its weights are damaged")
+        raise _not_numbers()
+
+
+def _not_numbers() -> ModelError:
+    """What is raised for scores that are not numbers."""
+    return ModelError("the model's scores are not numbers (NaN or infinite): its weights are damaged")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a call of the kernel reads: of each row tokens, and how many of the last of them are scored."""
+
+    caches: Sequence[TextCache]
+    counts: Sequence[int]
+    ids: Sequence[int]
+    scored: Sequence[int]
+
+
+def _parts(caches: Sequence[TextCache], tokens: Sequence[Sequence[int]], scored: Sequence[int]) -> Iterator[_Part]:
+    for slices in _slices([len(ids) for ids in tokens]):
+        yield _Part(
+            caches=[caches[row] for row, _, _ in slices],
+            counts=[end - begin for _, begin, end in slices],
+            ids=[identifier for row, begin, end in slices for identifier in tokens[row][begin:end]],
+            scored=[max(end - max(len(tokens[row]) - scored[row], begin), 0) for row, begin, end in slices],
+        )
 
 
 def _slices(lengths: Sequence[int]) -> Iterator[list[tuple[int, int, int]]]:
@@ -272,6 +362,7 @@ def _kernel_model(packed: PackedWeights) -> Model:
         ln_f_weight=packed.address("transformer.ln_f.weight"),
         ln_f_bias=packed.address("transformer.ln_f.bias"),
         embedding=packed.linear("transformer.wte.weight", bias=None),
-        head=packed.linear("transformer.wte.weight" if packed.is_tied else "lm_head.weight", bias=None),
+        head=packed.linear(head_name(is_tied=packed.is_tied), bias=None),
+        rounded_head=packed.linear(ROUNDED_HEAD, bias=None) if ROUNDED_HEAD in packed.parts else Linear(),
         layers=layers,
     )

@@ -345,18 +345,29 @@ static void lay_out(struct call *call, struct arena *arena, int64_t *row_starts)
     call->sums = take(arena, threads * call->stride_sums * 4);
     call->stride_panels = N > 3 && model->layers->attention.format == INT4 ? PANEL * widest : 0;
     call->panels = take(arena, threads * call->stride_panels);
-    call->next = take(arena, (model->n_layer * 11 + 4) * (int64_t)sizeof(atomic_long));
+    call->next = take(arena, (model->n_layer * 11 + 8) * (int64_t)sizeof(atomic_long));
+    if (call->picking.is_screened) {
+        struct quantised *digits = &call->picking.digits;
+        int64_t in = round_up(model->n_embd, group_size(INT8)), most = FEW_TOKENS * 2 + call->num_scored;
+        digits->stride = in, digits->groups = in / group_size(INT8);
+        digits->values = take(arena, most * in);
+        digits->scales = take(arena, most * digits->groups * 4);
+        digits->sums = take(arena, most * digits->groups * 4);
+        call->picking.factors = take(arena, call->num_scored * digits->groups * 4);
+    }
     call->row_starts = row_starts = take(arena, call->num_rows * 8);
     for (int64_t row = 0, start = 0; arena->memory && row < call->num_rows; start += call->rows[row++].count)
         row_starts[row] = start;
 }
 
-/* Read some tokens of several texts: fills their caches, and `logits` with the scores behind the last of them.
+/* Read some tokens of several texts: fills their caches, and `logits` with the scores behind the last of them; or, if
+ * there are `picks`, picks a token from the scores, and `logits` is room for two rows for each, see pick.h.
  *
- * ids holds the tokens of the first row, then those of the second, and so on; logits [scored, logits_stride]. Returns
- * 0, or -1 without memory. */
+ * ids holds the tokens of the first row, then those of the second, and so on; logits [scored, logits_stride]. Returns 0;
+ * 1 if the rounded head was asked in vain; or -1 without memory. */
 int gk_forward(struct pool *pool, const struct model *model, int isa, const struct row *rows, int64_t num_rows,
-               const int32_t *ids, float *logits, int64_t logits_stride) {
+               const int32_t *ids, float *logits, int64_t logits_stride, struct pick *picks, double temperature,
+               int is_screened) {
     struct call call = {.model = model, .pool = pool, .rows = rows, .ids = ids, .num_rows = num_rows,
                         .logits = logits, .logits_stride = logits_stride};
     for (int64_t row = 0; row < num_rows; row++) {
@@ -368,6 +379,8 @@ int gk_forward(struct pool *pool, const struct model *model, int isa, const stru
     call.stride_D = stride_of(model->n_embd);
     call.stride_3D = stride_of(3 * model->n_embd);
     call.stride_F = stride_of(model->n_inner);
+    call.picking = (struct picking){.picks = picks, .temperature = (float)temperature, .is_screened = is_screened};
+    if (picks) call.picking.uppers = logits + call.num_scored * logits_stride;
     struct arena arena = {0};
     lay_out(&call, &arena, NULL);
     arena.memory = aligned_alloc(64, arena.used);
@@ -377,7 +390,7 @@ int gk_forward(struct pool *pool, const struct model *model, int isa, const stru
     lay_out(&call, &arena, NULL);
     pool_run(pool, FOR_ISA(forward, isa), &call);
     free(arena.memory);
-    return 0;
+    return atomic_load(&call.picking.has_failed);
 }
 
 /* Choose a token of each row. */

@@ -29,6 +29,7 @@
 
 enum { PANEL = 16, QUAD = 4, FEW_TOKENS = 4, ALONE = 4 }; /* ALONE: panels computed together with one token */
 enum { DEPTH = 384, MOST_PAIRS = 4 }; /* inputs, and pairs of panels, of a part of a product of many tokens */
+enum { MOST_CANDIDATES = 1024, BOUNDED = 4 }; /* of those that may be picked; tokens whose bounds are made together */
 enum { FETCHED_TOKENS = 4 }; /* of a head, before their keys and values are stored */
 enum { QUERIES = 24 }; /* of a head, scored together in a training step; a multiple of every TILE */
 enum format { FP32 = 0, INT8 = 1, INT4 = 2 };
@@ -62,6 +63,7 @@ struct model {
     double epsilon;
     const float *positions, *ln_f_weight, *ln_f_bias;
     struct linear embedding, head;
+    struct linear rounded_head; /* of a head in float32 the same in 8 bits, see pick.h; else without weights */
     const struct layer *layers;
 };
 
@@ -86,6 +88,24 @@ struct quantised {
     int64_t stride, groups;
 };
 
+/* A token to be picked: greedily or by a draw, without asking for scores. */
+struct pick {
+    const int32_t *forbidden; /* ids that are not picked */
+    int64_t num_forbidden;
+    uint64_t key; /* of the draw */
+    int64_t id;   /* what was picked, or -1: the scores are no numbers */
+};
+
+/* What is found out on the way, see pick.h. */
+struct picking {
+    struct pick *picks; /* of each token scored; or NULL: all scores are wanted */
+    float temperature;  /* 0: the greatest score */
+    int is_screened;    /* by the rounded head */
+    struct quantised digits;
+    float *factors, *uppers;
+    atomic_int has_failed; /* the rounded head left too many tokens */
+};
+
 /* One call: what its threads share. */
 struct call {
     const struct model *model;
@@ -101,6 +121,7 @@ struct call {
     float *scores, *sums; /* of each thread */
     uint8_t *panels;      /* of each thread, a panel of 4 bits in 8 */
     int64_t stride_sums, stride_panels;
+    struct picking picking;
     const int64_t *row_starts;
     atomic_long *next; /* for each phase, the next piece of work that no thread has taken */
 };

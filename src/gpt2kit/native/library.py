@@ -65,6 +65,7 @@ class Model(Structure):
         ("ln_f_bias", c_void_p),
         ("embedding", Linear),
         ("head", Linear),
+        ("rounded_head", Linear),
         ("layers", POINTER(Layer)),
     )
 
@@ -84,6 +85,12 @@ class Row(Structure):
         ("shared", c_int64),
         ("shared_capacity", c_int64),
     )
+
+
+class Pick(Structure):
+    """`struct pick` of kernel.h."""
+
+    _fields_ = (("forbidden", POINTER(c_int32)), ("num_forbidden", c_int64), ("key", c_uint64), ("id", c_int64))
 
 
 class Choice(Structure):
@@ -184,6 +191,9 @@ def load_library() -> ctypes.CDLL | None:
         POINTER(c_int32),
         c_void_p,
         c_int64,
+        POINTER(Pick),
+        c_double,
+        c_int,
     )
     library.gk_attention_scratch.restype = c_int64
     library.gk_attention_scratch.argtypes = (c_int64, c_int64)

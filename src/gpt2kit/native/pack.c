@@ -62,13 +62,28 @@ static float quantise_to_4_bits(const float *weights, int64_t size, int8_t *plac
     return best_scale;
 }
 
+/* The scale of a group with a number that is infinite or none (NaN) is infinite. Greatest as integers, numbers come in
+ * the same order, and compilers compute many at a time. */
 static float quantise_to_8_bits(const float *weights, int64_t size, int8_t *quantised) {
-    float greatest = 0;
-    for (int64_t i = 0; i < size; i++) greatest = fmaxf(greatest, fabsf(weights[i]));
-    float scale = from_bfloat16(to_bfloat16(greatest / 127));
+    const float round = 12582912.0f; /* 1.5 * 2^23: adding it leaves no bits behind the point */
+    const int32_t infinite = 0x7f800000;
+    int32_t bits[64], most = 0;
+    memcpy(bits, weights, (size_t)size * sizeof *bits);
     for (int64_t i = 0; i < size; i++) {
-        float rounded = scale == 0 ? 0 : rintf(weights[i] / scale);
-        quantised[i] = (int8_t)(rounded < -127 ? -127 : rounded > 127 ? 127 : rounded);
+        int32_t magnitude = bits[i] & 0x7fffffff;
+        most = magnitude > most ? magnitude : most;
+    }
+    float greatest;
+    memcpy(&greatest, most > infinite ? &infinite : &most, sizeof greatest);
+    float scale = from_bfloat16(to_bfloat16(greatest / 127));
+    if (scale == 0 || most >= infinite) {
+        memset(quantised, 0, (size_t)size);
+        return scale;
+    }
+    for (int64_t i = 0; i < size; i++) {
+        float rounded = weights[i] / scale + round - round;
+        rounded = rounded < -127 ? -127 : rounded;
+        quantised[i] = (int8_t)(rounded > 127 ? 127 : rounded);
     }
     return scale;
 }

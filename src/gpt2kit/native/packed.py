@@ -28,6 +28,7 @@ from gpt2kit.native.library import FORMATS, GROUPS, PANEL, Linear, Weights
 from gpt2kit.runtime import num_threads
 
 CACHE_FOLDER = "native"
+ROUNDED_HEAD = "head, rounded"  # of float32 weights; see pick.h
 _VERSION = 3  # of the header, the layout and the way weights are rounded
 _PAGE_BYTES = 4096
 _ALIGNMENT_BYTES = 64
@@ -71,7 +72,14 @@ def layout(shape: Shape, weights: Weights, *, is_tied: bool) -> dict[str, Part]:
                 inputs, outputs, "int8" if weights == "int4" and is_by_output else weights, start=start
             )
         end = parts[name].end
+    if weights == "fp32":
+        parts[ROUNDED_HEAD] = _matrix(shape.n_embd, shape.vocab_size, "int8", start=_aligned(end))
     return parts
+
+
+def head_name(*, is_tied: bool) -> str:
+    """Of the matrix that scores are made with."""
+    return "transformer.wte.weight" if is_tied else "lm_head.weight"
 
 
 def _matrix(inputs: int, outputs: int, weights: Weights, *, start: int) -> Part:
@@ -169,14 +177,15 @@ def _pack(checkpoint: Checkpoint, weights: Weights, *, library: CDLL, pool: int)
         checkpoint.shape, weights, parts, np.frombuffer(memory, dtype=np.uint8), is_tied=checkpoint.is_tied
     )
     for name, part in parts.items():
-        values = checkpoint.read(name)
+        source = head_name(is_tied=checkpoint.is_tied) if name == ROUNDED_HEAD else name
+        values = checkpoint.read(source)
         if weights != "fp32" and not np.isfinite(values.sum()):  # rounded, it would pass for a number
             raise ModelError(f"{checkpoint.folder}: {name} holds numbers that are infinite or none (NaN)")
         if part.inputs == 0:
             target = packed.block[part.start : part.start + 4 * part.outputs].view(np.float32)
             target[:] = values.reshape(-1)
             continue
-        is_by_output = values.shape == (part.outputs, part.inputs) and name.endswith(("wte.weight", "lm_head.weight"))
+        is_by_output = values.shape == (part.outputs, part.inputs) and source.endswith(("wte.weight", "lm_head.weight"))
         steps = (1, part.inputs) if is_by_output else (part.outputs, 1)
         linear = packed.linear(name, bias=None)
         library.gk_pack(c_void_p(pool), byref(linear), c_void_p(values.ctypes.data), *steps)
