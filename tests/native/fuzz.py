@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from gpt2kit.native import library
 from gpt2kit.native.checkpoint import read_shape, tensor_shapes
-from gpt2kit.native.engine import Draw, NativeEngine, TextCache
+from gpt2kit.native.engine import Draw, DrawingRules, NativeEngine, TextCache
 
 
 def random_model(rng: np.random.Generator, folder: Path) -> None:
@@ -59,10 +59,10 @@ def read_at_random(rng: np.random.Generator, engine: NativeEngine) -> None:
         draws = [Draw(int(key), [int(key) % engine.shape.vocab_size]) for key in rng.integers(0, 1 << 63, len(rows))]
         keys, forbidden = [draw.key for draw in draws], [draw.forbidden for draw in draws]
         temperature = float(rng.choice([0.0, 0.5, 2.0]))
-        chosen = engine.choose(rows, rows, keys=keys, temperature=temperature, forbidden=forbidden)
+        chosen = engine.choose(rows, rows, keys=keys, rules=DrawingRules(temperature), forbidden=forbidden)
         for cache, length in zip(going_on, lengths, strict=True):
             cache.length = length  # all is read again
-        picked = engine.pick(going_on, tokens, draws, temperature=temperature, num_scored=scored)
+        picked = engine.pick(going_on, tokens, draws, rules=DrawingRules(temperature), num_scored=scored)
         assert picked == [identifier for identifier, _ in chosen]
         sources = {id(cache.source) for cache in going_on}
         for cache in going_on:

@@ -12,7 +12,7 @@ import torch
 from gpt2kit.generation.array_sampling import choose, log_sum_exp
 from gpt2kit.generation.rules import CutoffRules
 from gpt2kit.model import GPT2, GPT2Config, save_model
-from gpt2kit.native.engine import NativeEngine, TextCache
+from gpt2kit.native.engine import DrawingRules, NativeEngine, TextCache
 from gpt2kit.native.library import ISAS, best_isa, load_library
 
 library = load_library()
@@ -122,12 +122,23 @@ def test_texts_that_share_a_beginning_go_on_as_one_alone(folder: Path, length: i
         assert np.array_equal(second[row], read_whole(engine, [*ids, *tokens])[-1])
 
 
+RULES = [
+    *(DrawingRules(temperature) for temperature in (0.0, 0.01, 0.7, 1.0, 30.0)),
+    *(DrawingRules(temperature=1, top_k=k) for k in (1, 2, 40, 10_000)),
+    *(DrawingRules(temperature=0.8, top_p=p) for p in (1e-6, 0.1, 0.5, 0.9, 0.999)),
+    *(DrawingRules(temperature=1.5, min_p=p) for p in (0.01, 0.3, 1.0)),
+    DrawingRules(temperature=1.3, top_k=30, top_p=0.8),
+    DrawingRules(temperature=1e-20, top_k=30, top_p=0.8, min_p=0.1),
+    DrawingRules(temperature=5, top_k=50, top_p=0.95, min_p=0.2),
+]
+
+
 @pytest.mark.parametrize("isa", PRESENT, ids=ISAS[: len(PRESENT)])
-@pytest.mark.parametrize("temperature", [0.0, 0.01, 0.7, 1.0, 30.0])
-def test_choices_are_those_of_the_sampler_in_numpy(folder: Path, isa: int, temperature: float) -> None:
+@pytest.mark.parametrize("rules", RULES, ids=str)
+def test_choices_are_those_of_the_sampler_in_numpy(folder: Path, isa: int, rules: DrawingRules) -> None:
     engine = NativeEngine(folder, isa=isa)
     V = engine.shape.vocab_size
-    generator = np.random.default_rng(int(temperature * 100))
+    generator = np.random.default_rng(int(rules.temperature * 100))
     scores_NV = generator.normal(size=(300, V)).astype(np.float32)
     scores_NV *= generator.choice([0.1, 1, 10], size=(300, 1)).astype(np.float32)
     scores_NV[::3, 5:9] = -np.inf
@@ -135,12 +146,26 @@ def test_choices_are_those_of_the_sampler_in_numpy(folder: Path, isa: int, tempe
     logits_NV = scores_NV + np.float32(0.5)
     logits_NV[::3, 5:9] = 1.0
     keys = [int(key) for key in generator.integers(0, 1 << 63, 300)]
-    rules = CutoffRules(temperature) if temperature > 0 else None
-    found = engine.choose(list(logits_NV), list(scores_NV), keys=keys, temperature=temperature)
+    cutoffs = CutoffRules(rules.temperature, rules.top_k, rules.top_p, rules.min_p) if rules.temperature > 0 else None
+    found = engine.choose(list(logits_NV), list(scores_NV), keys=keys, rules=rules)
     for row, (identifier, log_probability) in enumerate(found):
-        assert identifier == choose(scores_NV[row], rules, key=keys[row])
+        assert identifier == choose(scores_NV[row], cutoffs, key=keys[row])
         expected = logits_NV[row, identifier] - log_sum_exp(logits_NV[row])
         assert log_probability == pytest.approx(expected, abs=3e-5)
+
+
+def test_draws_that_are_cut_off_come_as_often_as_they_should(folder: Path) -> None:
+    """Where a draw falls outside of top-p it is made again among fewer tokens, which must not favour any."""
+    engine = NativeEngine(folder)
+    scores_V = np.full(engine.shape.vocab_size, -np.inf, dtype=np.float32)
+    scores_V[:6] = np.log(np.array([0.3, 0.25, 0.2, 0.1, 0.1, 0.05], dtype=np.float32))
+    found = engine.choose(
+        [scores_V] * 6000, [scores_V] * 6000, keys=range(6000), rules=DrawingRules(temperature=1, top_p=0.7)
+    )
+    counts = np.bincount([identifier for identifier, _ in found], minlength=6)
+    assert counts[3:].sum() == 0
+    expected = 6000 * np.array([0.4, 1 / 3, 0.8 / 3])
+    assert np.abs(counts[:3] - expected).max() < 4 * np.sqrt(expected.max())
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
@@ -152,7 +177,9 @@ def test_what_is_forbidden_is_not_chosen_and_stays_in_the_logits(folder: Path, t
     forbidden[1] *= 2  # named twice
     before_NV, keys = logits_NV.copy(), list(range(60))
     rules = CutoffRules(temperature) if temperature > 0 else None
-    found = engine.choose(list(logits_NV), list(logits_NV), keys=keys, temperature=temperature, forbidden=forbidden)
+    found = engine.choose(
+        list(logits_NV), list(logits_NV), keys=keys, rules=DrawingRules(temperature), forbidden=forbidden
+    )
     assert np.array_equal(logits_NV, before_NV)
     for row, (identifier, log_probability) in enumerate(found):
         scores_V = logits_NV[row].copy()

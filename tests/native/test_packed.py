@@ -14,7 +14,7 @@ from gpt2kit.files import sha256_file
 from gpt2kit.model import GPT2
 from gpt2kit.native import packed
 from gpt2kit.native.checkpoint import Checkpoint, UnsupportedError, can_read
-from gpt2kit.native.engine import NativeEngine, TextCache
+from gpt2kit.native.engine import DrawingRules, NativeEngine, TextCache
 from gpt2kit.native.library import load_library
 
 pytestmark = pytest.mark.skipif(load_library() is None, reason="the kernel was not compiled")
@@ -146,7 +146,7 @@ def test_weights_that_are_not_numbers(copy: Path) -> None:
     engine = NativeEngine(copy)
     rows = list(engine.read([TextCache(engine, 8)], [[1, 2, 3]]))
     with pytest.raises(ModelError, match="not numbers"):
-        engine.choose(rows, rows, keys=[0], temperature=0)
+        engine.choose(rows, rows, keys=[0], rules=DrawingRules())
 
 
 def test_a_model_that_is_replaced_while_it_is_packed_is_packed_again(

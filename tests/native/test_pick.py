@@ -8,7 +8,7 @@ import torch
 
 from gpt2kit.errors import ModelError
 from gpt2kit.model import GPT2, GPT2Config, save_model
-from gpt2kit.native.engine import Draw, NativeEngine, TextCache
+from gpt2kit.native.engine import Draw, DrawingRules, NativeEngine, TextCache
 from gpt2kit.native.library import ISAS, best_isa, load_library
 
 library = load_library()
@@ -69,7 +69,7 @@ def model_folder(tmp_path: Path, change=plain, *, width: int = 72, vocab_size: i
 
 
 def picked_and_chosen(
-    engine: NativeEngine, temperature: float, *, seed: int = 0, num_texts: int = 5
+    engine: NativeEngine, rules: DrawingRules, *, seed: int = 0, num_texts: int = 5
 ) -> tuple[list[int], list[int]]:
     """The same texts read twice: tokens that the kernel picked, and those chosen from the scores that it gave."""
     rng = np.random.default_rng(seed)
@@ -80,10 +80,10 @@ def picked_and_chosen(
     greatest = [logits_V.argsort()[::-1].tolist() for logits_V in logits_NV]
     forbidden = [ids[: int(rng.integers(0, 4))] * 2 for ids in greatest]
     keys = [int(key) for key in rng.integers(0, 1 << 63, len(logits_NV))]
-    chosen = engine.choose(list(logits_NV), list(logits_NV), keys=keys, temperature=temperature, forbidden=forbidden)
+    chosen = engine.choose(list(logits_NV), list(logits_NV), keys=keys, rules=rules, forbidden=forbidden)
     draws = [Draw(key, ids) for key, ids in zip(keys, forbidden, strict=True)]
     caches = [TextCache(engine, 16) for _ in tokens]
-    picked = engine.pick(caches, tokens, draws, temperature=temperature, num_scored=scored)
+    picked = engine.pick(caches, tokens, draws, rules=rules, num_scored=scored)
     assert [cache.length for cache in caches] == [len(ids) for ids in tokens]
     return picked, [identifier for identifier, _ in chosen]
 
@@ -94,14 +94,16 @@ def picked_and_chosen(
 def test_what_is_picked_would_be_chosen(tmp_path: Path, isa: int, change, temperature: float) -> None:
     engine = NativeEngine(model_folder(tmp_path, change), isa=isa)
     for seed in range(6):
-        picked, chosen = picked_and_chosen(engine, temperature, seed=seed, num_texts=[1, 2, 9][seed % 3])
+        picked, chosen = picked_and_chosen(engine, DrawingRules(temperature), seed=seed, num_texts=[1, 2, 9][seed % 3])
         assert picked == chosen
 
 
-@pytest.mark.parametrize("weights", ["int8", "int4"])
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_rounded_models_pick_from_all_scores(tmp_path: Path, weights: str, temperature: float) -> None:
-    picked, chosen = picked_and_chosen(NativeEngine(model_folder(tmp_path), weights=weights), temperature)
+@pytest.mark.parametrize("weights", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize(
+    "rules", [DrawingRules(), DrawingRules(0.7), DrawingRules(0.8, top_p=0.9), DrawingRules(1, top_k=9, min_p=0.1)]
+)
+def test_what_is_picked_from_all_scores_would_be_chosen(tmp_path: Path, weights: str, rules: DrawingRules) -> None:
+    picked, chosen = picked_and_chosen(NativeEngine(model_folder(tmp_path), weights=weights), rules)
     assert picked == chosen
 
 
@@ -109,7 +111,7 @@ def test_rounded_models_pick_from_all_scores(tmp_path: Path, weights: str, tempe
 def test_every_shape_is_picked_from(tmp_path: Path, width: int, vocab_size: int) -> None:
     engine = NativeEngine(model_folder(tmp_path, width=width, vocab_size=vocab_size))
     for temperature in (0.0, 1.0):
-        picked, chosen = picked_and_chosen(engine, temperature)
+        picked, chosen = picked_and_chosen(engine, DrawingRules(temperature))
         assert picked == chosen
 
 
@@ -120,7 +122,7 @@ def test_most_scores_are_not_computed(tmp_path: Path, isa: int, temperature: flo
     engine = NativeEngine(model_folder(tmp_path, vocab_size=8000), isa=isa)
     text, draw = [5, 6, 7], Draw(key=3)
     logits_V = engine.read([TextCache(engine, 16)], [text])[0]
-    [expected] = engine.pick([TextCache(engine, 16)], [text], [draw], temperature=temperature)
+    [expected] = engine.pick([TextCache(engine, 16)], [text], [draw], rules=DrawingRules(temperature))
     part = engine.packed.parts["lm_head.weight"]
     head = engine.packed.block[part.start : part.end].view(np.float32).reshape(-1, part.inputs, 16)
     panels = logits_V.reshape(-1, 16).max(axis=1)
@@ -128,14 +130,14 @@ def test_most_scores_are_not_computed(tmp_path: Path, isa: int, temperature: flo
     is_behind[expected // 16] = False
     assert is_behind.mean() > 0.5
     head[is_behind] = np.inf
-    assert engine.pick([TextCache(engine, 16)], [text], [draw], temperature=temperature) == [expected]
+    assert engine.pick([TextCache(engine, 16)], [text], [draw], rules=DrawingRules(temperature)) == [expected]
 
 
 def test_where_all_may_win_all_scores_are_computed(tmp_path: Path) -> None:
     engine = NativeEngine(model_folder(tmp_path, all_equal))
     for temperature in (0.0, 1.0):
         for seed in range(3):  # the first one asks in vain, those after it do not ask
-            picked, chosen = picked_and_chosen(engine, temperature, seed=seed)
+            picked, chosen = picked_and_chosen(engine, DrawingRules(temperature), seed=seed)
             assert picked == chosen
 
 
@@ -148,11 +150,11 @@ def test_scores_that_are_no_numbers_are_not_picked_from(
     engine = NativeEngine(model_folder(tmp_path, with_one(number)), isa=isa)
     logits_V = engine.read([TextCache(engine, 16)], [[1, 2]])[0]
     if logits_V[123] == -np.inf:  # which no token's score suffers from
-        [(expected, _)] = engine.choose([logits_V], [logits_V], keys=[0], temperature=temperature)
-        assert engine.pick([TextCache(engine, 16)], [[1, 2]], [Draw()], temperature=temperature) == [expected]
+        [(expected, _)] = engine.choose([logits_V], [logits_V], keys=[0], rules=DrawingRules(temperature))
+        assert engine.pick([TextCache(engine, 16)], [[1, 2]], [Draw()], rules=DrawingRules(temperature)) == [expected]
         return
     with pytest.raises(ModelError, match="not numbers"):
-        engine.pick([TextCache(engine, 16)], [[1, 2]], [Draw()], temperature=temperature)
+        engine.pick([TextCache(engine, 16)], [[1, 2]], [Draw()], rules=DrawingRules(temperature))
 
 
 @pytest.mark.parametrize("isa", PRESENT, ids=ISAS[: len(PRESENT)])
@@ -161,11 +163,11 @@ def test_activations_that_are_no_numbers_are_not_picked_from(tmp_path: Path, isa
     part = engine.packed.parts["transformer.ln_f.bias"]
     engine.packed.block[part.start : part.start + 4].view(np.float32)[0] = np.nan
     with pytest.raises(ModelError, match="not numbers"):
-        engine.pick([TextCache(engine, 16)], [[1, 2]], [Draw()], temperature=0)
+        engine.pick([TextCache(engine, 16)], [[1, 2]], [Draw()], rules=DrawingRules())
 
 
 def test_many_tokens_are_picked_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = NativeEngine(model_folder(tmp_path))
-    expected, _ = picked_and_chosen(engine, 1.0, num_texts=9)
+    expected, _ = picked_and_chosen(engine, DrawingRules(1.0), num_texts=9)
     monkeypatch.setattr("gpt2kit.native.engine._TOKENS_AT_ONCE", 7)
-    assert picked_and_chosen(engine, 1.0, num_texts=9) == (expected, expected)
+    assert picked_and_chosen(engine, DrawingRules(1.0), num_texts=9) == (expected, expected)

@@ -19,7 +19,7 @@ from gpt2kit.generation.array_sampling import Scores, choose, log_sum_exp, penal
 from gpt2kit.generation.lookup import Lookup
 from gpt2kit.generation.rules import CutoffRules, PenaltyRules
 from gpt2kit.generation.writing import Writing
-from gpt2kit.native.engine import Draw, NativeEngine, TextCache, check_scores
+from gpt2kit.native.engine import Draw, DrawingRules, NativeEngine, TextCache, check_scores
 from gpt2kit.runtime import derive_seed
 
 _GUESSED_TOGETHER = 12  # tokens that the kernel computes together; more than that take their own time
@@ -88,9 +88,11 @@ class _Reading:
         logprobs: bool,
     ) -> None:
         self._engine, self._penalties, self._cutoffs = engine, penalties, cutoffs
-        self._cuts_off = cutoffs is not None and cutoffs.cuts_off
-        self._temperature = 0.0 if cutoffs is None else cutoffs.temperature
-        self._can_pick = not (logprobs or penalties.look_back or self._cuts_off)
+        self._rules = DrawingRules()
+        if cutoffs is not None:
+            self._rules = DrawingRules(cutoffs.temperature, cutoffs.top_k, cutoffs.top_p, cutoffs.min_p)
+        self._is_typical = cutoffs is not None and cutoffs.typical_p < 1  # which the kernel cannot do
+        self._can_pick = not (logprobs or penalties.look_back or self._is_typical)
         self._memory = engine.new_bounds(most) if self._can_pick else engine.new_scores(most)
         self._picked: list[int] | None = None  # of each place
         self._logits_NV: Scores | None = None  # of each place, where they were not picked
@@ -124,7 +126,7 @@ class _Reading:
                 for num_ahead in range(count)
             ]
             self._picked = self._engine.pick(
-                caches, tokens, draws, temperature=self._temperature, num_scored=scored, into=self._memory
+                caches, tokens, draws, rules=self._rules, num_scored=scored, into=self._memory
             )
         else:
             self._logits_NV = self._engine.read(caches, tokens, num_scored=scored, into=self._memory)
@@ -143,16 +145,16 @@ class _Reading:
         assert self._logits_NV is not None
         logits = scores = [self._logits_NV[place] for _, place in texts]
         draws = [self._draw(writing, 0) for writing, _ in texts]
-        if self._penalties.look_back or (self._cuts_off and any(draw.forbidden for draw in draws)):
+        if self._penalties.look_back or (self._is_typical and any(draw.forbidden for draw in draws)):
             scores = [
                 penalised(logits_V, self._penalties, prompt=writing.job.prompt_ids, text=writing.ids)
                 for logits_V, (writing, _) in zip(logits, texts, strict=True)
             ]
-        if not self._cuts_off:
+        if not self._is_typical:
             # `penalised` has left out already what is forbidden.
             forbidden = [draw.forbidden for draw in draws] if scores is logits else None
             keys = [draw.key for draw in draws]
-            return self._engine.choose(logits, scores, keys=keys, temperature=self._temperature, forbidden=forbidden)
+            return self._engine.choose(logits, scores, keys=keys, rules=self._rules, forbidden=forbidden)
         chosen = []
         for logits_V, scores_V, draw in zip(logits, scores, draws, strict=True):
             log_total = log_sum_exp(logits_V)

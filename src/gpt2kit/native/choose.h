@@ -35,13 +35,14 @@ static TARGET float NAME(log_sum)(const float *x, int64_t V, float greatest) {
     return greatest + (float)log(total);
 }
 
-/* A token wins over the best so far, b, if s - log(-log u) > b, so if u > e^-r with r = e^(s - b); then 1 - u < r too, as
+/* A token wins over the best so far, b, if h - log(-log u) > b, so if u > e^-r with r = e^(h - b); then 1 - u < r too, as
  * 1 - e^-r < r. That is quick to see for many tokens at a time, and rules out nearly all; the noise of the others is
- * then computed exactly. A thousandth is left for rounding. */
+ * then computed exactly. A thousandth is left for rounding. h is a score, the greatest made 0, over the temperature; below
+ * `floor` none wins. */
 static TARGET int64_t NAME(draw)(const float *scores, int64_t V, uint64_t key, float temperature, float greatest,
-                                 int64_t best_id) {
+                                 int64_t best_id, float floor) {
     int64_t whole = V / LANES * LANES;
-    float best = noise(key, best_id); /* its score is made 0 */
+    float best = noise(key, best_id); /* its h is 0 */
     float allowed = 1.001f * expf(-best);
     NAME(longs) counting;
     for (int lane = 0; lane < LANES; lane++) counting[lane] = (uint64_t)lane + 1;
@@ -52,12 +53,14 @@ static TARGET int64_t NAME(draw)(const float *scores, int64_t V, uint64_t key, f
         if (i < whole) {
             floats rest = __builtin_convertvector(
                 __builtin_convertvector(~mixed((counting + (uint64_t)i) * GOLDEN + key) >> 40, ints), floats);
-            may_win = rest * 0x1p-24f < NAME(exponential)((load(scores + i) - greatest) / temperature) * allowed;
+            floats heated = (load(scores + i) - greatest) / temperature;
+            may_win = (rest * 0x1p-24f < NAME(exponential)(heated) * allowed) & (heated >= floor);
             if (NAME(none)(may_win)) continue;
         }
         for (int64_t lane = 0; lane < end; lane++) {
-            if (!may_win[lane]) continue;
-            float value = (scores[i + lane] - greatest) / temperature + noise(key, i + lane);
+            float heated = (scores[i + lane] - greatest) / temperature;
+            if (!may_win[lane] || !(heated >= floor)) continue;
+            float value = heated + noise(key, i + lane);
             if (value < best || (value == best && i + lane > best_id) || i + lane == best_id) continue;
             best = value, best_id = i + lane;
             allowed = 1.001f * expf(-best);
@@ -66,8 +69,77 @@ static TARGET int64_t NAME(draw)(const float *scores, int64_t V, uint64_t key, f
     return best_id;
 }
 
+/* How many numbers are above a threshold. */
+static TARGET int64_t NAME(num_above)(const float *x, int64_t V, float threshold) {
+    int64_t whole = V / LANES * LANES;
+    ints counts = {0};
+    for (int64_t i = 0; i < whole; i += LANES) counts -= load(x + i) > threshold;
+    int64_t count = NAME(sum_of_lanes)(counts);
+    for (int64_t i = whole; i < V; i++) count += x[i] > threshold;
+    return count;
+}
+
+/* The k-th greatest of V numbers, of which none is NaN: fewer than k are above it, and above any lesser one k or more.
+ * Found bit by bit, in the order that floats have as integers. */
+static TARGET float NAME(kth_greatest)(const float *x, int64_t V, int64_t k) {
+    int64_t low = INT32_MIN, high = INT32_MAX;
+    float threshold;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        int32_t bits = (int32_t)(middle < 0 ? middle ^ INT32_MAX : middle);
+        memcpy(&threshold, &bits, sizeof bits);
+        int is_reached = isnan(threshold) ? middle > 0 : NAME(num_above)(x, V, threshold) < k;
+        if (is_reached)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    int32_t bits = (int32_t)(low < 0 ? low ^ INT32_MAX : low);
+    memcpy(&threshold, &bits, sizeof bits);
+    return threshold;
+}
+
+/* The sum of e^h of the tokens whose h is from `floor` on. */
+static TARGET double NAME(mass_from)(const float *scores, int64_t V, float temperature, float greatest, float floor) {
+    int64_t whole = V / LANES * LANES;
+    double total = 0;
+    for (int64_t begin = 0, end; begin < whole; begin = end) { /* in parts, so that sums stay exact */
+        end = whole - begin < 4096 ? whole : begin + 4096;
+        floats sums = {0};
+        for (int64_t i = begin; i < end; i += LANES) {
+            floats heated = (load(scores + i) - greatest) / temperature;
+            ints mass = (ints)NAME(exponential)(heated) & (heated >= floor) & (heated > -87.0f);
+            sums += (floats)mass;
+        }
+        total += (double)NAME(sum)(sums);
+    }
+    for (int64_t i = whole; i < V; i++) {
+        float heated = (scores[i] - greatest) / temperature;
+        if (heated >= floor) total += exp((double)heated);
+    }
+    return total;
+}
+
+/* Draw among the tokens that top-k, top-p and min-p leave. A token is in top-p if those before it, whose scores are
+ * greater, hold less than that of the probability that top-k leaves; so where the draw falls on one that is not, it is
+ * made again among those before it. */
+static TARGET int64_t NAME(draw_by)(const struct drawing *drawing, const float *scores, int64_t V, uint64_t key,
+                                    float greatest, int64_t greatest_id) {
+    float T = (float)drawing->temperature, floor = -INFINITY;
+    if (drawing->top_k > 0 && drawing->top_k < V)
+        floor = (NAME(kth_greatest)(scores, V, drawing->top_k) - greatest) / T;
+    double limit = drawing->top_p < 1 ? drawing->top_p * NAME(mass_from)(scores, V, T, greatest, floor) : INFINITY;
+    if (drawing->min_p > 0) floor = fmaxf(floor, fminf(logf((float)drawing->min_p), 0));
+    for (;;) {
+        int64_t id = NAME(draw)(scores, V, key, T, greatest, greatest_id, floor);
+        float heated = (scores[id] - greatest) / T, above = nextafterf(heated, INFINITY);
+        if (!(heated < 0) || limit == INFINITY || NAME(mass_from)(scores, V, T, greatest, above) < limit) return id;
+        floor = above;
+    }
+}
+
 /* The token of a row. Scores that are the logits themselves get back what stood at the forbidden places. */
-static TARGET void NAME(choose_one)(struct choice *choice, int64_t V, float temperature) {
+static TARGET void NAME(choose_one)(struct choice *choice, int64_t V, const struct drawing *drawing) {
     float *scores = choice->scores;
     int64_t id;
     float greatest = NAME(greatest)(choice->logits, V, &id), sum = NAME(log_sum)(choice->logits, V, greatest);
@@ -76,7 +148,7 @@ static TARGET void NAME(choose_one)(struct choice *choice, int64_t V, float temp
         scores[choice->forbidden[i]] = -INFINITY;
     }
     if (scores != choice->logits || choice->num_forbidden > 0) greatest = NAME(greatest)(scores, V, &id);
-    if (temperature > 0) id = NAME(draw)(scores, V, choice->key, temperature, greatest, id);
+    if (drawing->temperature > 0) id = NAME(draw_by)(drawing, scores, V, choice->key, greatest, id);
     for (int64_t i = choice->num_forbidden - 1; i >= 0; i--) scores[choice->forbidden[i]] = choice->kept[i];
     choice->id = id;
     choice->log_probability = choice->logits[id] - sum;
@@ -87,5 +159,5 @@ void NAME(choose)(void *argument, int thread) {
     (void)thread;
     struct choices *choices = argument;
     for (long row; (row = atomic_fetch_add(&choices->next, 1)) < choices->num_rows;)
-        NAME(choose_one)(&choices->rows[row], choices->vocab_size, choices->temperature);
+        NAME(choose_one)(&choices->rows[row], choices->vocab_size, &choices->drawing);
 }

@@ -15,7 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2kit.errors import ModelError
-from gpt2kit.native.library import PANEL, Choice, Layer, Linear, Model, Pick, Row, Weights, best_isa, load_library
+from gpt2kit.native.library import (
+    PANEL,
+    Choice,
+    Drawing,
+    Layer,
+    Linear,
+    Model,
+    Pick,
+    Row,
+    Weights,
+    best_isa,
+    load_library,
+)
 from gpt2kit.native.packed import ROUNDED_HEAD, PackedWeights, head_name, open_weights
 from gpt2kit.runtime import num_threads
 
@@ -24,8 +36,27 @@ _CALLS_UNSCREENED = 32  # after one in which the rounded head was asked in vain
 
 
 @dataclass(frozen=True)
+class DrawingRules:
+    """How tokens are drawn, as in `array_sampling`; temperature 0 takes the greatest score."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    @property
+    def cuts_off(self) -> bool:
+        """Whether some tokens may not be drawn."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+    def for_kernel(self) -> Drawing:
+        """As the kernel takes them."""
+        return Drawing(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p)
+
+
+@dataclass(frozen=True)
 class Draw:
-    """How a token is picked: what the draw is a function of, and the ids that it cannot be."""
+    """What a draw is a function of, and the ids that are not drawn."""
 
     key: int = 0
     forbidden: Sequence[int] = ()
@@ -133,7 +164,7 @@ class NativeEngine:
         scores: Sequence[NDArray[np.float32]],
         *,
         keys: Sequence[int],
-        temperature: float,
+        rules: DrawingRules,
         forbidden: Sequence[Sequence[int]] | None = None,
     ) -> list[tuple[int, float]]:
         """Choose a token of each of several rows, as `array_sampling.choose` does.
@@ -143,7 +174,7 @@ class NativeEngine:
             scores: the same after penalties, from which is chosen, or the very same arrays. They are written to, and
                 hold again what they held.
             keys: of the draws.
-            temperature: of the draws; 0 takes the greatest score.
+            rules: of the draws.
             forbidden: ids that are not chosen, of each row.
 
         Returns:
@@ -162,7 +193,7 @@ class NativeEngine:
         self._after_fork()
         with self._lock:
             self._library.gk_choose(
-                c_void_p(self._pool), self._isa, rows, len(rows), self.shape.vocab_size, temperature
+                c_void_p(self._pool), self._isa, rows, len(rows), self.shape.vocab_size, byref(rules.for_kernel())
             )
         for row in rows:
             check_scores(row.log_probability)
@@ -201,7 +232,7 @@ class NativeEngine:
         tokens: Sequence[Sequence[int]],
         draws: Sequence[Draw],
         *,
-        temperature: float,
+        rules: DrawingRules,
         num_scored: Sequence[int] | None = None,
         into: NDArray[np.float32] | None = None,
     ) -> list[int]:
@@ -213,7 +244,7 @@ class NativeEngine:
             caches: of the texts, with room for the tokens.
             tokens: at least one for each text.
             draws: how to choose behind each token that is scored, in the order of `read`.
-            temperature: of the draws; 0 takes the greatest score.
+            rules: of the draws.
             num_scored: behind how many of each text's last tokens to choose; by default one.
             into: what `new_bounds` gave, for at least as many draws; by default new memory.
 
@@ -229,7 +260,7 @@ class NativeEngine:
                 assert all(0 <= identifier < self.shape.vocab_size for identifier in draw.forbidden)
                 ids = (c_int32 * len(draw.forbidden))(*draw.forbidden)
                 pick.forbidden, pick.num_forbidden, pick.key = ids, len(ids), draw.key % (1 << 64)
-            self._forward(part, memory, picks=picks, temperature=temperature)
+            self._forward(part, memory, picks=picks, rules=rules)
             picked += [pick.id for pick in picks]
         if -1 in picked:
             raise _not_numbers()
@@ -241,7 +272,7 @@ class NativeEngine:
         logits: NDArray[np.float32],
         *,
         picks: "Array[Pick] | None" = None,
-        temperature: float = 0.0,
+        rules: DrawingRules | None = None,
     ) -> None:
         caches, counts, ids, scored = part.caches, part.counts, part.ids, part.scored
         self._after_fork()
@@ -265,8 +296,8 @@ class NativeEngine:
                 c_void_p(logits.ctypes.data),
                 self._columns,
                 picks,
-                temperature,
-                picks is not None and self._is_screened(),
+                None if rules is None else byref(rules.for_kernel()),
+                rules is not None and self._is_screened(rules),
             )
         if failed < 0:
             raise MemoryError
@@ -275,8 +306,10 @@ class NativeEngine:
         for cache, count in zip(caches, counts, strict=True):
             cache.length += count
 
-    def _is_screened(self) -> bool:
+    def _is_screened(self, rules: DrawingRules) -> bool:
         """Whether to ask the rounded head first, if there is one."""
+        if rules.cuts_off:  # what is cut off depends on all scores
+            return False
         if self._calls_unscreened > 0:
             self._calls_unscreened -= 1
             return False

@@ -366,8 +366,8 @@ static void lay_out(struct call *call, struct arena *arena, int64_t *row_starts)
  * ids holds the tokens of the first row, then those of the second, and so on; logits [scored, logits_stride]. Returns 0;
  * 1 if the rounded head was asked in vain; or -1 without memory. */
 int gk_forward(struct pool *pool, const struct model *model, int isa, const struct row *rows, int64_t num_rows,
-               const int32_t *ids, float *logits, int64_t logits_stride, struct pick *picks, double temperature,
-               int is_screened) {
+               const int32_t *ids, float *logits, int64_t logits_stride, struct pick *picks,
+               const struct drawing *drawing, int is_screened) {
     struct call call = {.model = model, .pool = pool, .rows = rows, .ids = ids, .num_rows = num_rows,
                         .logits = logits, .logits_stride = logits_stride};
     for (int64_t row = 0; row < num_rows; row++) {
@@ -379,8 +379,9 @@ int gk_forward(struct pool *pool, const struct model *model, int isa, const stru
     call.stride_D = stride_of(model->n_embd);
     call.stride_3D = stride_of(3 * model->n_embd);
     call.stride_F = stride_of(model->n_inner);
-    call.picking = (struct picking){.picks = picks, .temperature = (float)temperature, .is_screened = is_screened};
-    if (picks) call.picking.uppers = logits + call.num_scored * logits_stride;
+    if (picks)
+        call.picking = (struct picking){.picks = picks, .drawing = *drawing, .is_screened = is_screened,
+                                        .uppers = logits + call.num_scored * logits_stride};
     struct arena arena = {0};
     lay_out(&call, &arena, NULL);
     arena.memory = aligned_alloc(64, arena.used);
@@ -395,8 +396,8 @@ int gk_forward(struct pool *pool, const struct model *model, int isa, const stru
 
 /* Choose a token of each row. */
 void gk_choose(struct pool *pool, int isa, struct choice *rows, int64_t num_rows, int64_t vocab_size,
-               double temperature) {
-    struct choices choices = {rows, num_rows, vocab_size, (float)temperature, 0};
+               const struct drawing *drawing) {
+    struct choices choices = {rows, num_rows, vocab_size, *drawing, 0};
     pool_run(pool, FOR_ISA(choose, isa), &choices);
 }
 

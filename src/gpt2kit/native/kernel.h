@@ -88,6 +88,12 @@ struct quantised {
     int64_t stride, groups;
 };
 
+/* How tokens are drawn; 0 in all of it takes the greatest score. The rules are those of `array_sampling`. */
+struct drawing {
+    double temperature, top_p, min_p; /* top_p: 1 or more is none */
+    int64_t top_k;                    /* 0: none */
+};
+
 /* A token to be picked: greedily or by a draw, without asking for scores. */
 struct pick {
     const int32_t *forbidden; /* ids that are not picked */
@@ -99,8 +105,8 @@ struct pick {
 /* What is found out on the way, see pick.h. */
 struct picking {
     struct pick *picks; /* of each token scored; or NULL: all scores are wanted */
-    float temperature;  /* 0: the greatest score */
-    int is_screened;    /* by the rounded head */
+    struct drawing drawing;
+    int is_screened; /* by the rounded head */
     struct quantised digits;
     float *factors, *uppers;
     atomic_int has_failed; /* the rounded head left too many tokens */
@@ -164,7 +170,7 @@ struct choice {
 struct choices {
     struct choice *rows;
     int64_t num_rows, vocab_size;
-    float temperature; /* 0: the greatest score */
+    struct drawing drawing;
     atomic_long next;
 };
 

@@ -87,6 +87,12 @@ class Row(Structure):
     )
 
 
+class Drawing(Structure):
+    """`struct drawing` of kernel.h."""
+
+    _fields_ = (("temperature", c_double), ("top_p", c_double), ("min_p", c_double), ("top_k", c_int64))
+
+
 class Pick(Structure):
     """`struct pick` of kernel.h."""
 
@@ -192,7 +198,7 @@ def load_library() -> ctypes.CDLL | None:
         c_void_p,
         c_int64,
         POINTER(Pick),
-        c_double,
+        POINTER(Drawing),
         c_int,
     )
     library.gk_attention_scratch.restype = c_int64
@@ -202,7 +208,7 @@ def load_library() -> ctypes.CDLL | None:
     library.gk_rows.restype = None
     library.gk_rows.argtypes = (c_void_p, c_uint, c_int, c_void_p)
     library.gk_choose.restype = None
-    library.gk_choose.argtypes = (c_void_p, c_int, POINTER(Choice), c_int64, c_int64, c_double)
+    library.gk_choose.argtypes = (c_void_p, c_int, POINTER(Choice), c_int64, c_int64, POINTER(Drawing))
     return library
 
 

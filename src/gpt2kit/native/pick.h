@@ -141,7 +141,7 @@ static TARGET int NAME(pick_one)(struct call *call, int64_t token, const float *
     struct picking *picking = &call->picking;
     struct pick *pick = &picking->picks[token];
     const float slack = 1e-3f; /* of values, which round too */
-    float *lowers = call->logits + token * call->logits_stride, T = picking->temperature;
+    float *lowers = call->logits + token * call->logits_stride, T = (float)picking->drawing.temperature;
     float *uppers = picking->uppers + token * call->logits_stride;
     int64_t padded = round_up(call->model->head.out, PANEL), greatest_id;
     struct NAME(scorer) scorer = {.head = &call->model->head, .x = x, .panel = -1};
@@ -206,6 +206,6 @@ static TARGET void NAME(pick_from_scores)(struct call *call, int64_t token) {
     }
     for (int64_t i = 0; i < pick->num_forbidden; i++) scores[pick->forbidden[i]] = -INFINITY;
     float greatest = NAME(greatest)(scores, V, &pick->id);
-    if (call->picking.temperature > 0)
-        pick->id = NAME(draw)(scores, V, pick->key, call->picking.temperature, greatest, pick->id);
+    if (call->picking.drawing.temperature > 0)
+        pick->id = NAME(draw_by)(&call->picking.drawing, scores, V, pick->key, greatest, pick->id);
 }
