@@ -42,6 +42,7 @@ CONTESTANTS = [
     _ours("no dropout", dropout=0.0),
     _ours("LoRA", dropout=0.0, method="lora"),
     _ours("lower half frozen", dropout=0.0, freeze_layers=6),
+    _ours("lower half and embeddings frozen", dropout=0.0, freeze_layers=6, freeze_embeddings=True),
     _ours("bf16", dropout=0.0, precision="bf16"),
     _ours("Muon", dropout=0.0, optimizer="muon"),
     _ours("Adafactor", dropout=0.0, optimizer="adafactor"),

@@ -30,11 +30,14 @@ _MULTIPLIED = _LAYERS * _BLOCK + _VOCABULARY * _WIDTH
 def flops_per_token(name: str, *, context: int) -> float:
     """What a training step has to multiply for a token: 2 for the forward pass, 2 for the gradients of the inputs, 2
     for those of the weights that are trained, times the weights; and the attention, counted in full (Chowdhery et al.
-    2022, appendix B).
+    2022, appendix B). Below the last weight that is trained there is no backward pass; embeddings lie below all blocks.
     """
     attention = 12 * _LAYERS * _WIDTH * context
     if "LoRA" in name:
         return 4 * _MULTIPLIED + attention
+    if "embeddings frozen" in name:
+        upper_half = 4 * _BLOCK * _LAYERS / 2 + 2 * _VOCABULARY * _WIDTH
+        return 2 * _MULTIPLIED + upper_half + attention * 2 / 3
     if "frozen" in name:
         return 6 * _MULTIPLIED - 2 * _BLOCK * _LAYERS / 2 + attention
     return 6 * _MULTIPLIED + attention

@@ -137,11 +137,15 @@ def test_a_rounds_limit_is_the_best_of_its_three() -> None:
 
 
 def test_the_attention_counts_and_frozen_weights_do_not() -> None:
-    full, lora, half = (
-        flops_per_token(name, context=256) for name in ("gpt2kit", "gpt2kit, LoRA", "gpt2kit, lower half frozen")
+    full, lora, half, half_and_embeddings = (
+        flops_per_token(f"gpt2kit, {name}", context=256)
+        for name in ("no dropout", "LoRA", "lower half frozen", "lower half and embeddings frozen")
     )
     assert full == pytest.approx(770e6, rel=0.01)  # 181 GFLOP/s are 235 tokens/s: the figures of issue 4
     assert lora < half < full
+    # Forward all, of the upper half both gradients, of the head that of its inputs; and as much of the attention.
+    blocks, head, attention = 12 * 12 * 768**2, 50_257 * 768, 12 * 12 * 768 * 256
+    assert half_and_embeddings == pytest.approx(2 * blocks + 2 * blocks + 4 * head + attention * 2 / 3)
 
 
 def test_time_to_a_loss() -> None:
