@@ -58,11 +58,16 @@ def read_at_random(rng: np.random.Generator, engine: NativeEngine) -> None:
         rows = list(engine.read(going_on, tokens, num_scored=scored))
         draws = [Draw(int(key), [int(key) % engine.shape.vocab_size]) for key in rng.integers(0, 1 << 63, len(rows))]
         keys, forbidden = [draw.key for draw in draws], [draw.forbidden for draw in draws]
-        temperature = float(rng.choice([0.0, 0.5, 2.0]))
-        chosen = engine.choose(rows, rows, keys=keys, rules=DrawingRules(temperature), forbidden=forbidden)
+        rules = DrawingRules(
+            temperature=float(rng.choice([0.0, 0.5, 2.0])),
+            top_k=int(rng.choice([0, 0, 1, 5, 5000])),
+            top_p=float(rng.choice([1, 1, 0.9, 0.3])),
+            min_p=float(rng.choice([0, 0, 0.1])),
+        )
+        chosen = engine.choose(rows, rows, keys=keys, rules=rules, forbidden=forbidden)
         for cache, length in zip(going_on, lengths, strict=True):
             cache.length = length  # all is read again
-        picked = engine.pick(going_on, tokens, draws, rules=DrawingRules(temperature), num_scored=scored)
+        picked = engine.pick(going_on, tokens, draws, rules=rules, num_scored=scored)
         assert picked == [identifier for identifier, _ in chosen]
         sources = {id(cache.source) for cache in going_on}
         for cache in going_on:

@@ -98,11 +98,38 @@ def test_what_is_picked_would_be_chosen(tmp_path: Path, isa: int, change, temper
         assert picked == chosen
 
 
-@pytest.mark.parametrize("weights", ["fp32", "int8", "int4"])
+CUT_OFF = [
+    *(DrawingRules(temperature=0.8, top_p=p) for p in (1e-6, 0.1, 0.5, 0.9, 0.999)),
+    *(DrawingRules(temperature=2, top_k=k) for k in (1, 2, 40, 5000)),
+    *(DrawingRules(temperature=0.2, top_p=0.9, min_p=p) for p in (0.01, 0.5, 1)),
+    DrawingRules(temperature=3, min_p=0.1),
+    DrawingRules(temperature=1, top_k=9, top_p=0.8),
+]
+
+
+@pytest.mark.parametrize("change", [plain, with_ties, with_outliers, nearly_zero], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("rules", CUT_OFF, ids=str)
+@pytest.mark.parametrize("isa", PRESENT, ids=ISAS[: len(PRESENT)])
+def test_what_is_picked_of_a_part_would_be_chosen(tmp_path: Path, isa: int, change, rules: DrawingRules) -> None:
+    engine = NativeEngine(model_folder(tmp_path, change), isa=isa)
+    for seed in range(9):
+        picked, chosen = picked_and_chosen(engine, rules, seed=seed, num_texts=[1, 1, 7][seed % 3])
+        assert picked == chosen
+
+
 @pytest.mark.parametrize(
-    "rules", [DrawingRules(), DrawingRules(0.7), DrawingRules(0.8, top_p=0.9), DrawingRules(1, top_k=9, min_p=0.1)]
+    "rules", [DrawingRules(0.5, top_p=0.9), DrawingRules(0.5, top_k=9), DrawingRules(0.5)], ids=str
 )
-def test_what_is_picked_from_all_scores_would_be_chosen(tmp_path: Path, weights: str, rules: DrawingRules) -> None:
+def test_a_draw_from_a_few_likely_tokens_needs_few_scores(tmp_path: Path, rules: DrawingRules) -> None:
+    engine = NativeEngine(model_folder(tmp_path))
+    for key in range(200):
+        engine.pick([TextCache(engine, 16)], [[key]], [Draw(key)], rules=rules)
+    assert engine._calls_unscreened == 0
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+@pytest.mark.parametrize("rules", [DrawingRules(), DrawingRules(0.7), DrawingRules(0.8, top_p=0.9)], ids=str)
+def test_rounded_models_pick_from_all_scores(tmp_path: Path, weights: str, rules: DrawingRules) -> None:
     picked, chosen = picked_and_chosen(NativeEngine(model_folder(tmp_path), weights=weights), rules)
     assert picked == chosen
 
@@ -136,7 +163,7 @@ def test_most_scores_are_not_computed(tmp_path: Path, isa: int, temperature: flo
 def test_where_all_may_win_all_scores_are_computed(tmp_path: Path) -> None:
     engine = NativeEngine(model_folder(tmp_path, all_equal))
     for temperature in (0.0, 1.0):
-        for seed in range(3):  # the first one asks in vain, those after it do not ask
+        for seed in range(9):  # the first ones ask in vain, those after them do not ask
             picked, chosen = picked_and_chosen(engine, DrawingRules(temperature), seed=seed)
             assert picked == chosen
 

@@ -32,7 +32,8 @@ from gpt2kit.native.packed import ROUNDED_HEAD, PackedWeights, head_name, open_w
 from gpt2kit.runtime import num_threads
 
 _TOKENS_AT_ONCE = 256  # bounds the activations of long prompts
-_CALLS_UNSCREENED = 32  # after one in which the rounded head was asked in vain
+# Calls without the rounded head after it was asked in vain too often: of three more than one.
+_CALLS_UNSCREENED, _MOST_CREDIT, _COST_IN_VAIN = 32, 8, 2
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,6 @@ class DrawingRules:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
-
-    @property
-    def cuts_off(self) -> bool:
-        """Whether some tokens may not be drawn."""
-        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
     def for_kernel(self) -> Drawing:
         """As the kernel takes them."""
@@ -132,7 +128,7 @@ class NativeEngine:
         self._model = _kernel_model(self.packed)
         self.cache_type: type[np.float32 | np.uint16] = np.uint16 if self._model.narrow else np.float32  # bits
         self._columns = -(-self.shape.vocab_size // PANEL) * PANEL
-        self._calls_unscreened = 0
+        self._calls_unscreened, self._credit = 0, _MOST_CREDIT
 
     def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:  # when the interpreter ends, os is gone before
         # Threads do not survive a fork, and a child cannot end those of its parent.
@@ -286,6 +282,7 @@ class NativeEngine:
                 row.shared, row.shared_capacity = cache.num_shared, cache.source.own_capacity
         assert all(0 <= identifier < self.shape.vocab_size for identifier in ids)
         with self._lock:  # the kernel's threads work at one call at a time, and ctypes lets others run meanwhile
+            screened = picks is not None and self._is_screened()
             failed = self._library.gk_forward(
                 c_void_p(self._pool),
                 byref(self._model),
@@ -297,19 +294,19 @@ class NativeEngine:
                 self._columns,
                 picks,
                 None if rules is None else byref(rules.for_kernel()),
-                rules is not None and self._is_screened(rules),
+                screened,
             )
         if failed < 0:
             raise MemoryError
-        if failed:
-            self._calls_unscreened = _CALLS_UNSCREENED
+        if screened:
+            self._credit = min(self._credit - _COST_IN_VAIN if failed else self._credit + 1, _MOST_CREDIT)
+            if self._credit < 0:
+                self._calls_unscreened, self._credit = _CALLS_UNSCREENED, 0
         for cache, count in zip(caches, counts, strict=True):
             cache.length += count
 
-    def _is_screened(self, rules: DrawingRules) -> bool:
+    def _is_screened(self) -> bool:
         """Whether to ask the rounded head first, if there is one."""
-        if rules.cuts_off:  # what is cut off depends on all scores
-            return False
         if self._calls_unscreened > 0:
             self._calls_unscreened -= 1
             return False

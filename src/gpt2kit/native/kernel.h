@@ -29,7 +29,8 @@
 
 enum { PANEL = 16, QUAD = 4, FEW_TOKENS = 4, ALONE = 4 }; /* ALONE: panels computed together with one token */
 enum { DEPTH = 384, MOST_PAIRS = 4 }; /* inputs, and pairs of panels, of a part of a product of many tokens */
-enum { MOST_CANDIDATES = 1024, BOUNDED = 4 }; /* of those that may be picked; tokens whose bounds are made together */
+enum { MOST_CANDIDATES = 1024, MOST_BEFORE = 256 }; /* tokens that may be picked; that come before one in top-p */
+enum { BOUNDED = 4 };                               /* tokens whose bounds are made together */
 enum { FETCHED_TOKENS = 4 }; /* of a head, before their keys and values are stored */
 enum { QUERIES = 24 }; /* of a head, scored together in a training step; a multiple of every TILE */
 enum format { FP32 = 0, INT8 = 1, INT4 = 2 };

@@ -90,6 +90,7 @@ struct NAME(candidates) {
 /* Those whose upper number is not below a threshold. */
 static TARGET void NAME(add_above)(struct NAME(candidates) *found, const float *uppers, int64_t padded,
                                    float threshold) {
+    found->count = 0;
     for (int64_t i = 0; i < padded && found->count <= MOST_CANDIDATES; i += LANES) {
         ints below = load(uppers + i) < threshold;
         if (NAME(none)(~below)) continue;
@@ -98,23 +99,26 @@ static TARGET void NAME(add_above)(struct NAME(candidates) *found, const float *
     }
 }
 
-/* Those that may win a draw, as in `draw`: by its upper number each is compared with the best value so far, that of
- * best_id or by a lower number. */
+/* Those that may win a draw among tokens from `floor` on, as in `draw`: by its upper number each is compared with the best
+ * value so far, that of best_id or by a lower number. */
 static TARGET void NAME(add_drawn)(struct NAME(candidates) *found, const float *lowers, const float *uppers,
-                                   int64_t padded, uint64_t key, float temperature, float greatest, int64_t best_id) {
+                                   int64_t padded, uint64_t key, float temperature, float greatest, int64_t best_id,
+                                   float floor) {
     float best = noise(key, best_id), allowed = 1.01f * expf(-best);
     NAME(longs) counting;
     for (int lane = 0; lane < LANES; lane++) counting[lane] = (uint64_t)lane + 1;
+    found->count = 0;
     for (int64_t i = 0; i < padded && found->count <= MOST_CANDIDATES; i += LANES) {
         floats rest = __builtin_convertvector(
             __builtin_convertvector(~mixed((counting + (uint64_t)i) * GOLDEN + key) >> 40, ints), floats);
-        ints may_win = rest * 0x1p-24f < NAME(exponential)((load(uppers + i) - greatest) / temperature) * allowed;
+        floats upper = (load(uppers + i) - greatest) / temperature;
+        ints may_win = (rest * 0x1p-24f < NAME(exponential)(upper) * allowed) & ~(upper < floor);
         if (NAME(none)(may_win)) continue;
         for (int lane = 0; lane < LANES; lane++) {
             if (!may_win[lane]) continue;
-            float lower = (lowers[i + lane] - greatest) / temperature + noise(key, i + lane);
+            float lower = (lowers[i + lane] - greatest) / temperature, value = lower + noise(key, i + lane);
             found->ids[found->count++] = i + lane;
-            if (lower > best) best = lower, allowed = 1.01f * expf(-best);
+            if (lower >= floor && value > best) best = value, allowed = 1.01f * expf(-best);
         }
     }
 }
@@ -136,47 +140,109 @@ static TARGET float NAME(score_of)(struct NAME(scorer) *scorer, int64_t id) {
     return scorer->scores[id % PANEL];
 }
 
-/* Pick a token's successor among those that may win; 0 where there are too many, or what is no number. */
-static TARGET int NAME(pick_one)(struct call *call, int64_t token, const float *x) {
-    struct picking *picking = &call->picking;
-    struct pick *pick = &picking->picks[token];
-    const float slack = 1e-3f; /* of values, which round too */
-    float *lowers = call->logits + token * call->logits_stride, T = (float)picking->drawing.temperature;
-    float *uppers = picking->uppers + token * call->logits_stride;
-    int64_t padded = round_up(call->model->head.out, PANEL), greatest_id;
-    struct NAME(scorer) scorer = {.head = &call->model->head, .x = x, .panel = -1};
+/* A token's numbers, on the way to its successor. */
+struct NAME(screen) {
+    const struct drawing *drawing;
+    uint64_t key;
+    int64_t padded, greatest_id;
+    float *lowers, *uppers, greatest; /* greatest: in float32, once it is known */
+    struct NAME(scorer) scorer;
     struct NAME(candidates) found;
-    for (int64_t i = 0; i < pick->num_forbidden; i++)
-        lowers[pick->forbidden[i]] = uppers[pick->forbidden[i]] = -INFINITY;
-    if (!(NAME(greatest)(lowers, padded, &greatest_id) > -INFINITY)) return 0;
-    float greatest = NAME(score_of)(&scorer, greatest_id);
-    if (!isfinite(greatest)) return 0;
-    found.count = 0;
-    NAME(add_above)(&found, uppers, padded, greatest);
-    if (found.count > MOST_CANDIDATES) return 0;
-    for (int64_t i = 0; i < found.count; i++) {
-        int64_t id = found.ids[i];
-        if (uppers[id] < greatest) continue;
-        float score = NAME(score_of)(&scorer, id);
+};
+
+/* The greatest score in float32, and its first place; 0 where too many may be it, or one is no number. */
+static TARGET int NAME(find_greatest)(struct NAME(screen) *screen) {
+    struct NAME(candidates) *found = &screen->found;
+    if (!(NAME(greatest)(screen->lowers, screen->padded, &screen->greatest_id) > -INFINITY)) return 0;
+    screen->greatest = NAME(score_of)(&screen->scorer, screen->greatest_id);
+    if (!isfinite(screen->greatest)) return 0;
+    NAME(add_above)(found, screen->uppers, screen->padded, screen->greatest);
+    if (found->count > MOST_CANDIDATES) return 0;
+    for (int64_t i = 0; i < found->count; i++) {
+        int64_t id = found->ids[i];
+        if (screen->uppers[id] < screen->greatest) continue;
+        float score = NAME(score_of)(&screen->scorer, id);
         if (!isfinite(score)) return 0;
-        if (score > greatest || (score == greatest && id < greatest_id)) greatest = score, greatest_id = id;
-    }
-    pick->id = greatest_id;
-    if (T <= 0) return 1;
-    found.count = 0;
-    NAME(add_drawn)(&found, lowers, uppers, padded, pick->key, T, greatest, greatest_id);
-    if (found.count > MOST_CANDIDATES) return 0;
-    float best = noise(pick->key, greatest_id);
-    for (int64_t i = found.count - 1; i >= 0; i--) { /* the best is likely among the last */
-        int64_t id = found.ids[i];
-        float luck = noise(pick->key, id);
-        if ((uppers[id] - greatest) / T + luck + slack < best) continue;
-        float score = NAME(score_of)(&scorer, id), value = (score - greatest) / T + luck;
-        if (!isfinite(score)) return 0;
-        if (value < best || (value == best && id >= pick->id)) continue;
-        best = value, pick->id = id;
+        if (score > screen->greatest || (score == screen->greatest && id < screen->greatest_id))
+            screen->greatest = score, screen->greatest_id = id;
     }
     return 1;
+}
+
+/* What is drawn of the tokens from `floor` on, and its h; -1 where too many may be it, or one is no number. */
+static TARGET int64_t NAME(screened_draw)(struct NAME(screen) *screen, float floor, float *drawn) {
+    const float slack = 1e-3f, T = (float)screen->drawing->temperature; /* slack: of values, which round too */
+    struct NAME(candidates) *found = &screen->found;
+    int64_t best_id = screen->greatest_id;
+    float best = noise(screen->key, best_id);
+    NAME(add_drawn)(found, screen->lowers, screen->uppers, screen->padded, screen->key, T, screen->greatest, best_id, floor);
+    if (found->count > MOST_CANDIDATES) return -1;
+    *drawn = 0;
+    for (int64_t i = found->count - 1; i >= 0; i--) { /* the best is likely among the last */
+        int64_t id = found->ids[i];
+        float luck = noise(screen->key, id);
+        if ((screen->uppers[id] - screen->greatest) / T + luck + slack < best) continue;
+        float score = NAME(score_of)(&screen->scorer, id), heated = (score - screen->greatest) / T;
+        if (!isfinite(score)) return -1;
+        if (!(heated >= floor) || heated + luck < best || (heated + luck == best && id >= best_id)) continue;
+        best = heated + luck, best_id = id, *drawn = heated;
+    }
+    return best_id;
+}
+
+/* Whether top-k or top-p leaves a token, given its score and h; -1: that cannot be told. What comes before it is scored
+ * in float32, and the rest of the probability lies between two numbers. */
+static TARGET int NAME(is_left)(struct NAME(screen) *screen, float score, float heated) {
+    const float T = (float)screen->drawing->temperature, greatest = screen->greatest;
+    struct NAME(candidates) *found = &screen->found;
+    if (!(heated < 0)) return 1;
+    NAME(add_above)(found, screen->uppers, screen->padded, score);
+    if (found->count > MOST_BEFORE) return -1;
+    int64_t num_before = 0;
+    double before = 0, least = 0, most = 0, p = screen->drawing->top_p; /* least, most: all of the probability */
+    for (int64_t i = 0; i < found->count; i++) {
+        int64_t id = found->ids[i];
+        float score = NAME(score_of)(&screen->scorer, id), its = (score - greatest) / T;
+        if (!isfinite(score)) return -1;
+        num_before += its > heated;
+        if (its > heated) before += exp((double)its);
+        least += exp((double)its) - exp((double)((screen->lowers[id] - greatest) / T));
+        most += exp((double)its) - exp((double)((screen->uppers[id] - greatest) / T));
+    }
+    if (screen->drawing->top_k > 0) return num_before < screen->drawing->top_k;
+    least += NAME(mass_from)(screen->lowers, screen->padded, T, greatest, -INFINITY);
+    if (before < 0.9999 * p * least) return 1;
+    most += NAME(mass_from)(screen->uppers, screen->padded, T, greatest, -INFINITY);
+    return before > 1.0001 * p * most ? 0 : -1;
+}
+
+/* Pick a token's successor among those that may win; 0 where that cannot be told, or what is no number. */
+static TARGET int NAME(pick_one)(struct call *call, int64_t token, const float *x) {
+    struct picking *picking = &call->picking;
+    const struct drawing *drawing = &picking->drawing;
+    struct pick *pick = &picking->picks[token];
+    int64_t row = token * call->logits_stride;
+    struct NAME(screen) screen = {.drawing = drawing, .key = pick->key, .padded = round_up(call->model->head.out, PANEL),
+                                  .lowers = call->logits + row, .uppers = picking->uppers + row,
+                                  .scorer = {.head = &call->model->head, .x = x, .panel = -1}};
+    for (int64_t i = 0; i < pick->num_forbidden; i++)
+        screen.lowers[pick->forbidden[i]] = screen.uppers[pick->forbidden[i]] = -INFINITY;
+    if (!NAME(find_greatest)(&screen)) return 0;
+    pick->id = screen.greatest_id;
+    if (drawing->temperature <= 0) return 1;
+    float floor = drawing->min_p > 0 ? fminf(logf((float)drawing->min_p), 0) : -INFINITY, drawn;
+    if (drawing->top_k > 0 && drawing->top_k < call->model->head.out) { /* the k-th score is no less than its lower number */
+        float least = NAME(kth_greatest)(screen.lowers, screen.padded, drawing->top_k);
+        floor = fmaxf(floor, (least - screen.greatest) / (float)drawing->temperature);
+    }
+    for (;;) {
+        pick->id = NAME(screened_draw)(&screen, floor, &drawn);
+        if (pick->id < 0) return 0;
+        if (drawing->top_k == 0 && drawing->top_p >= 1) return 1;
+        int is_left = NAME(is_left)(&screen, NAME(score_of)(&screen.scorer, pick->id), drawn);
+        if (is_left != 0) return is_left > 0;
+        floor = nextafterf(drawn, INFINITY);
+    }
 }
 
 /* Pick the successors of all tokens scored by way of the rounded head; 0 where that fails. */
@@ -184,7 +250,10 @@ static TARGET int NAME(pick_all)(struct worker *worker, const float *normed) {
     struct call *call = worker->call;
     const struct linear *rounded = &call->model->rounded_head;
     struct picking *picking = &call->picking;
-    if (!picking->is_screened) return 0;
+    const struct drawing *drawing = &picking->drawing;
+    int cuts_off = drawing->top_k > 0 || drawing->top_p < 1; /* then a few tokens in a hundred cannot be told */
+    if (!picking->is_screened || (cuts_off && call->num_scored > FEW_TOKENS)) return 0;
+    if (drawing->top_k > 0 && drawing->top_p < 1) return 0;
     int digits = call->num_scored <= FEW_TOKENS ? 2 : 1;
     SHARE(token, call->num_scored,
           NAME(take_digits)(call, token, digits, normed + token * call->stride_D,
