@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpt2kit.evaluation.tasks.scoring import encode_pair, score
+from gpt2kit.evaluation.tasks.scoring import _pieces, encode_pair, score
 
 VOCABULARY = 50
 
@@ -39,6 +39,42 @@ def test_scores_are_those_of_one_pass_each(batch_size, pairs, random_model):
         nats, is_greedy = plainly(model, context, continuation)
         assert scored.nats == pytest.approx(nats, rel=1e-4)
         assert scored.is_greedy == is_greedy
+
+
+def in_windows(model, context, continuation):
+    """lm-eval's loglikelihood_rolling of a continuation, from the context's last token: (nats, greedy)."""
+    limit = model.config.n_positions
+    before, ids, predicted, nats, is_greedy = [*context], [*continuation], 0, 0.0, True
+    while predicted < len(ids):
+        size = min(len(ids) - predicted, limit)
+        seen = [*before, *ids][: len(before) + predicted + size]
+        inputs = seen[:-1][-limit:]
+        logits = model.logits(model(torch.tensor([inputs])))[0, -size:]
+        targets = torch.tensor(seen[-size:])
+        nats -= torch.log_softmax(logits.double(), -1)[range(size), targets].sum().item()
+        is_greedy &= bool((logits.argmax(-1) == targets).all())
+        predicted += size
+    return nats, is_greedy
+
+
+@pytest.mark.parametrize("size", [63, 64, 65, 72, 128, 129, 200])
+def test_a_continuation_beyond_the_context_is_read_in_windows(size, random_model, capsys):
+    model, draw = random_model(VOCABULARY), np.random.default_rng(1)
+    pairs = [([7, *draw.integers(VOCABULARY, size=before)], draw.integers(VOCABULARY, size=size)) for before in (0, 20)]
+    pairs = [([int(each) for each in context], continuation.tolist()) for context, continuation in pairs]
+    for pair, scored in zip(pairs, score(model, [*pairs, ([1], [2])]), strict=False):
+        nats, is_greedy = in_windows(model, *pair)
+        assert scored.nats == pytest.approx(nats, rel=1e-5)
+        assert scored.is_greedy == is_greedy
+    said = capsys.readouterr().err
+    assert f"{1 + (size > 64)} of 3 texts are longer than the 64 tokens" in said
+
+
+def test_windows_are_those_of_lm_evals_rolling(random_model):
+    utils = pytest.importorskip("lm_eval.utils")
+    ids = list(range(150))
+    found = list(utils.get_rolling_token_windows(ids, prefix_token=999, max_seq_len=64, context_len=1))
+    assert [([*context, *piece[:-1]], piece) for context, piece in _pieces([5, 999], ids, limit=64)] == found
 
 
 def test_greedy_is_what_greedy_search_writes(random_model):

@@ -7,10 +7,16 @@ context is an end-of-text.
 Contexts that several continuations share (the choices of a question) are read once, and those of one length together;
 the keys and values of a context then serve all its continuations. A continuation of one token costs nothing more.
 
+Where a context and its continuation are more tokens than a model can look back on, the context's beginning is not read,
+as in lm-eval. At a continuation that alone is more, lm-eval ends with an error: here it is read in pieces, the windows
+that lm-eval reads a long text in (`loglikelihood_rolling`), with the context's last token where a text would have its
+end-of-text. Up to the longest continuation that lm-eval scores, the figures are its own.
+
 Legend of the shapes: G contexts of one length, C their tokens; R continuations, T their tokens at most.
 """
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpt2kit.console import Progress
+from gpt2kit.console import Progress, warn
 from gpt2kit.model import GPT2
 from gpt2kit.model.cache import KVCache
 from gpt2kit.tokens import Tokenizer
+
+Pair = tuple[Sequence[int], Sequence[int]]  # token ids of a context and of its continuation
 
 _LOGITS_AT_ONCE = 512  # places; 100 MB of GPT-2's vocabulary
 
@@ -53,28 +61,52 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[
 
 
 @torch.inference_mode()
-def score(
-    model: GPT2, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], *, batch_size: int = 16, what: str = "scoring"
-) -> list[Scored]:
+def score(model: GPT2, pairs: Sequence[Pair], *, batch_size: int = 16, what: str = "scoring") -> list[Scored]:
     """Score continuations.
 
     Args:
         model: in eval mode.
-        pairs: token ids of a context (one at least) and of its continuation. Of more than the model can look back on,
-            the last are read.
+        pairs: token ids of a context (one at least) and of its continuation. Of those that are more than the model
+            can look back on the beginning is not read, and a warning says how many they are.
         batch_size: contexts, or continuations, computed at a time.
         what: what the progress bar says.
 
     Returns:
         One for each pair, in their order; a continuation without tokens has 0 nats.
     """
-    results = [Scored(0.0, True)] * len(pairs)
     limit = model.config.n_positions
-    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    if num_cut := sum(len(context) + len(continuation) > limit + 1 for context, continuation in pairs):
+        warn(
+            f"{what}: {num_cut:,} of {len(pairs):,} texts are longer than the {limit:,} tokens that the model can look "
+            "back on: their beginnings are not read"
+        )
+    owners, pieces = [], list[Pair]()
     for number, (context, continuation) in enumerate(pairs):
-        if continuation:
-            kept = [*context, *continuation][-(limit + 1) :]
-            groups[tuple(kept[: len(kept) - len(continuation)])].append(number)
+        own = _pieces(context, continuation, limit=limit)
+        owners += [number] * len(own)
+        pieces += own
+    scored: list[list[Scored]] = [[] for _ in pairs]
+    for number, of_piece in zip(owners, _score_pieces(model, pieces, batch_size=batch_size, what=what), strict=True):
+        scored[number].append(of_piece)
+    return [Scored(math.fsum(each.nats for each in own), all(each.is_greedy for each in own)) for own in scored]
+
+
+def _pieces(context: Sequence[int], continuation: Sequence[int], *, limit: int) -> list[Pair]:
+    """A continuation in pieces that the model can read, each behind as much as it can then look back on: mostly one."""
+    whole = [*context, *continuation]
+    pieces = list[Pair]()
+    for start in range(len(context), len(whole), limit):
+        piece = whole[start : start + limit]
+        pieces.append((whole[max(start - (limit + 1 - len(piece)), 0) : start], piece))
+    return pieces
+
+
+def _score_pieces(model: GPT2, pairs: Sequence[Pair], *, batch_size: int, what: str) -> list[Scored]:
+    """Score pairs, each of which fits into the model's context."""
+    results = [Scored(0.0, True)] * len(pairs)
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for number, (context, _) in enumerate(pairs):
+        groups[tuple(context)].append(number)
     by_length: dict[int, list[tuple[int, ...]]] = defaultdict(list)
     for context_ids in groups:
         by_length[len(context_ids)].append(context_ids)
@@ -93,7 +125,7 @@ def _score_group(
     model: GPT2,
     contexts: Sequence[Sequence[int]],
     rows: Sequence[tuple[int, int]],
-    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    pairs: Sequence[Pair],
     results: list[Scored],
     *,
     batch_size: int,
