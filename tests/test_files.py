@@ -136,6 +136,17 @@ def test_a_json_file_that_cannot_be_used_is_named(
     assert message in str(caught.value)
 
 
+def test_json_has_no_infinity() -> None:
+    values = {
+        "value": float("inf"),
+        "interval": (1.0, float("-inf")),
+        "lists": [[float("nan")], {"deep": float("inf")}],
+    }
+    plain = {"value": None, "interval": [1.0, None], "lists": [[None], {"deep": None}]}
+    assert json.loads(to_json(values), parse_constant=pytest.fail) == plain
+    assert sha256_json(values) == sha256_json(plain)  # what is read back has the hash of what was written
+
+
 def test_json_is_written_for_people(tmp_path: Path) -> None:
     text = to_json({"path": tmp_path, "word": "Märchen"})
     assert text.endswith("}\n")

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -94,13 +95,27 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_json(value: Any) -> str:
-    """Hexadecimal SHA-256 of a JSON value, independent of the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+    """Hexadecimal SHA-256 of what `to_json` writes of a value, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(_with_nulls(value), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def to_json(value: Any) -> str:
-    """Readable JSON text, ending in a newline; paths become strings."""
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+    """Readable JSON text, ending in a newline; paths become strings, and what is not finite, which JSON has not, null.
+
+    Whoever writes a figure that may overflow writes its logarithm beside it.
+    """
+    return json.dumps(_with_nulls(value), indent=2, ensure_ascii=False, default=str, allow_nan=False) + "\n"
+
+
+def _with_nulls(value: Any) -> Any:
+    """A JSON value with None for infinity and NaN."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _with_nulls(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_nulls(each) for each in value]
+    return value
 
 
 def read_json(path: Path, *, what: str) -> dict[str, Any]:

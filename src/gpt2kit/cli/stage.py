@@ -1,7 +1,6 @@
 """A command made from a stage: its settings class and its entry function."""
 
 import importlib
-import json
 import os
 import shlex
 from collections.abc import Mapping
@@ -137,11 +136,12 @@ class StageCommand(click.Command):
 def report(result: Any, *, as_json: bool) -> None:
     """Write a stage's result to stdout, once."""
     from gpt2kit.console import output
+    from gpt2kit.files import to_json
 
     if not _speaks():
         return
     if as_json:
-        output(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, default=str))
+        output(to_json(result.to_dict()), end="")
     elif text := result.to_text():  # a text that was streamed is not shown again
         output(text)
 
