@@ -67,16 +67,38 @@ def test_what_is_wrong_is_told_with_its_line(line, what, tmp_path):
         read_multiple_choice(path, limit=None)
 
 
+@pytest.mark.parametrize(
+    ("read", "line", "name"),
+    [
+        (read_lambada, {"text": "one \ud800"}, "text"),
+        (read_cloze, {"context": "\udfff", "answer": "x"}, "context"),
+        (read_cloze, {"context": "x", "answer": "\ud800"}, "answer"),
+        (read_multiple_choice, {"context": "\ud800", "choices": ["a", "b"], "answer": 0}, "context"),
+        (read_multiple_choice, {"context": "x", "choices": ["a", "b\ud83d"], "answer": 0}, "choices"),
+    ],
+)
+def test_half_a_character_is_told_with_its_line(read, line, name, tmp_path):
+    path = write(tmp_path / "h.jsonl", "", line)
+    with pytest.raises(DataError, match=re.escape(f"{path}:2: {name} holds half a character (\\ud")):
+        read(path, limit=None)
+
+
+def test_both_halves_of_a_character_are_one(tmp_path):
+    path = write(tmp_path / "c.jsonl", {"context": "\U0001f98a", "answer": "x"})
+    assert "\\ud83e\\udd8a" in path.read_text()
+    assert read_cloze(path, limit=None)[0].context == "\U0001f98a"
+
+
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(UsageError, match=r"--lambada .*: cannot be read: No such file"):
+    with pytest.raises(UsageError, match=r"--lambada .*: cannot be read: No such file or directory; name a file"):
         read_lambada(tmp_path / "none.jsonl", limit=None)
     (tmp_path / "latin.jsonl").write_bytes(b'{"text": "caf\xe9 au"}')
-    with pytest.raises(DataError, match="is not UTF-8 text \\(byte 13\\)"):
+    with pytest.raises(DataError, match="is not UTF-8 text \\(byte 13\\); save it as UTF-8"):
         read_lambada(tmp_path / "latin.jsonl", limit=None)
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(DataError, match=r"--cloze .* holds no examples"):
+    with pytest.raises(DataError, match=r"--cloze .* holds no examples; each is a line of JSON"):
         read_cloze(tmp_path / "empty.jsonl", limit=None)
-    with pytest.raises(DataError, match=r"--wikitext .* holds no text"):
+    with pytest.raises(DataError, match=r"--wikitext .* holds no text; name a split of WikiText"):
         read_wikitext(tmp_path / "empty.jsonl", limit=None)
     for text in ("word", "ends in a space "):
         with pytest.raises(DataError, match=r"l.jsonl:1: text should be two words or more"):

@@ -80,6 +80,36 @@ def test_figures_are_those_of_plain_sums(settings):
     assert found["cloze"].figures["perplexity"].value == pytest.approx(expected, rel=1e-4)
 
 
+def in_windows(model, context, answer):
+    """Nats of an answer of one-token words, each from at most as many tokens before it as the model takes at once."""
+    ids, limit = model.tokenizer.encode(f"{context} {answer}"), model.config.n_positions
+    place, nats = len(model.tokenizer.encode(context)), 0.0
+    while place < len(ids):
+        end = min(place + limit, len(ids))
+        logits = model.model.logits(model.model(torch.tensor([ids[max(end - 1 - limit, 0) : end - 1]])))[0]
+        logs = torch.log_softmax(logits[place - end :].double(), -1)
+        nats -= logs[range(end - place), ids[place:end]].sum().item()
+        place = end
+    return nats
+
+
+@pytest.mark.parametrize("num_words", [511, 512, 513, 520, 900])
+def test_answers_longer_than_the_context_of_nano(num_words, tmp_path, capsys):
+    context, words = "The fox and the old man went", ["the", "man", "and", "he", "said", "of"]
+    answer = " ".join(words[place * place % 7 % 6] for place in range(num_words))
+    (tmp_path / "c.jsonl").write_text(json.dumps({"context": context, "answer": answer}) + "\n")
+    (tmp_path / "q.jsonl").write_text(json.dumps({"context": context, "choices": ["home", answer], "answer": 0}) + "\n")
+    asked = ["--cloze", str(tmp_path / "c.jsonl"), "--multiple_choice", str(tmp_path / "q.jsonl"), "--device=cpu"]
+    assert main(["tasks", "--model_dir=nano", *asked, f"--output_dir={tmp_path}", "--json"]) == 0
+    shown = capsys.readouterr()
+    choice, cloze = json.loads(shown.out)["results"]
+    model = load("nano", device="cpu", engine="torch")
+    assert len(model.tokenizer.encode(f" {answer}")) == num_words
+    assert cloze["figures"]["perplexity"]["nats"] == pytest.approx(in_windows(model, context, answer), rel=1e-5)
+    assert choice["figures"]["acc"]["value"] == 1.0
+    assert "1 of 1 texts are longer than the 512 tokens that the model can look back on" in shown.err
+
+
 def test_a_report_in_numbered_files(settings):
     first, second = run_tasks(settings("lambada", limit=2)), run_tasks(settings("multiple_choice"))
     assert [first.report.name, second.report.name] == ["tasks-001.md", "tasks-002.md"]
@@ -100,6 +130,50 @@ def test_the_batch_changes_nothing(settings):
     for first, second in zip(one.results, many.results, strict=True):
         for name, figure in first.figures.items():
             assert figure.value == pytest.approx(second.figures[name].value, rel=1e-4)
+
+
+def test_line_ends_of_another_system_change_nothing(settings, files, tmp_path):
+    (tmp_path / "crlf.raw").write_bytes(files["wikitext"].read_bytes().replace(b"\n", b"\r\n"))
+    (tmp_path / "cr.raw").write_bytes(files["wikitext"].read_bytes().replace(b"\n", b"\r"))
+    unix, windows, old = run_tasks(
+        settings(wikitext=(files["wikitext"], tmp_path / "crlf.raw", tmp_path / "cr.raw"))
+    ).results
+    assert unix.figures == windows.figures == old.figures
+
+
+def test_few_pages_are_warned_of(settings, files, tmp_path):
+    found = run_tasks(settings("wikitext", "multiple_choice"))
+    wikitext = next(each for each in found.results if each.kind == "wikitext")
+    warning = f"{wikitext.task}: only 2 pages. The intervals of its perplexities say little about others"
+    assert f"Warning: {warning}" in found.to_text()
+    assert f"Warning: {warning}" in found.report.read_text()
+    remarks = {each["kind"]: each["remark"] for each in found.values["results"]}
+    assert remarks["wikitext"].startswith(warning)
+    assert remarks["multiple_choice"] is None  # Wilson's intervals hold of few, too
+    (tmp_path / "ten.raw").write_text(files["wikitext"].read_text() * 5)
+    assert run_tasks(settings(wikitext=(tmp_path / "ten.raw",))).results[0].remark is None
+
+
+def test_a_perplexity_that_overflows_is_told_by_its_nats(settings, tmp_path, capsys):
+    (tmp_path / "long.jsonl").write_text(json.dumps({"context": "The", "answer": "old king " * 300}) + "\n")
+    asked = settings(cloze=(tmp_path / "long.jsonl",))
+    found = run_tasks(asked)
+    nats = found.results[0].nats["perplexity"].value
+    assert nats > 710
+    assert f"exp({nats:,.1f})" in found.to_text()
+    values = json.loads(found.report.with_suffix(".json").read_text(), parse_constant=pytest.fail)
+    figure = values["results"][0]["figures"]["perplexity"]
+    assert figure == {
+        "value": None,
+        "interval": None,
+        "nats": nats,
+        "nats_interval": None,
+        "note": "null is e to the power of the nats beside it, which is too large for a number",
+    }
+    words = ["--cloze", str(tmp_path / "long.jsonl"), "--model_dir", asked.model_dir, "--device=cpu", "--json"]
+    assert main(["tasks", *words, f"--output_dir={tmp_path}"]) == 0
+    shown = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert shown["results"][0]["figures"]["perplexity"] == figure
 
 
 def test_the_command_line(settings, files, capsys):

@@ -73,6 +73,8 @@ def read_multiple_choice(path: Path, *, limit: int | None) -> list[Question]:
             raise ValueError("choices should be a list of two texts or more")
         if not all(choices):
             raise ValueError("choices holds an empty text")
+        for each in choices:
+            _check_whole(each, "choices")
         if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
             raise ValueError(f"answer should be a number from 0 to {len(choices) - 1}, and is {answer!r}")
         return Question(_text(values, "context"), tuple(f" {each}" for each in choices), answer)
@@ -83,15 +85,16 @@ def read_multiple_choice(path: Path, *, limit: int | None) -> list[Question]:
 def read_wikitext(path: Path, *, limit: int | None) -> list[Page]:
     """The pages of a split of WikiText, each detokenised as lm-eval's task `wikitext` does.
 
-    A page begins at a heading of the first level. Words and bytes are those of the page as published.
+    A page begins at a heading of the first level. Words and bytes are those of the page as published, with its line
+    ends as lm-eval's data has them: one character each, however the file was saved.
 
     Raises:
         UsageError: the file is not there.
         DataError: it is not UTF-8, or empty.
     """
-    text = _read(path, "wikitext")
+    text = _read(path, "wikitext").replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
-        raise DataError(f"--wikitext {path}: holds no text")
+        raise DataError(f"--wikitext {path}: holds no text; name a split of WikiText as published, as wiki.test.raw")
     pages, lines = [], list[str]()
     for line in text.split("\n"):
         bare = line.replace("= = =", "===").replace("= =", "==").strip()
@@ -153,16 +156,28 @@ def _text(values: dict[str, Any], name: str) -> str:
     value = values.get(name)
     if not isinstance(value, str):
         raise ValueError(f"{name} should be a text, and is {'missing' if value is None else repr(value)}")  # noqa: TRY004
+    _check_whole(value, name)
     return value
+
+
+def _check_whole(text: str, name: str) -> None:
+    r"""Refuse a text with half a character, which JSON may hold: "\ud800" without the other half behind it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise ValueError(f"{name} holds half a character ({half}), which is no text; mend or remove it") from error
 
 
 def _read(path: Path, option: str) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise UsageError(f"--{option} {path}: cannot be read: {error.strerror}") from error
+        raise UsageError(
+            f"--{option} {path}: cannot be read: {error.strerror}; name a file that you may read"
+        ) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"--{option} {path}: is not UTF-8 text (byte {error.start})") from error
+        raise DataError(f"--{option} {path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
 
 
 def _read_lines(
@@ -170,7 +185,7 @@ def _read_lines(
 ) -> list[Question]:
     questions = list(islice(_questions(path, question, option), limit))
     if not questions:
-        raise DataError(f"--{option} {path}: holds no examples")
+        raise DataError(f"--{option} {path}: holds no examples; each is a line of JSON (docs/tasks.md says which)")
     return questions
 
 

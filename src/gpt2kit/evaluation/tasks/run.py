@@ -1,5 +1,6 @@
 """`gpt2kit tasks`: from a model and task files to a report."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any
 
 from gpt2kit.console import text_table
 from gpt2kit.evaluation.models import ModelRecord, find_model
+from gpt2kit.evaluation.statistics import Figure
 from gpt2kit.evaluation.tasks import examples, measure
 from gpt2kit.evaluation.tasks.measure import TaskResult
 from gpt2kit.evaluation.tasks.settings import TaskSettings
@@ -40,7 +42,7 @@ class TaskResults:
 
     def to_text(self) -> str:
         """The results as a table."""
-        protocols = "\n".join(f"{each.task}: {each.protocol}." for each in self.results)
+        protocols = "\n".join(_sentences(self.results))
         files = f"Report: {self.report}, {self.report.with_suffix('.json')}"
         return f"{results_table(self.results)}\n\n{protocols}\n\n{files}"
 
@@ -115,16 +117,29 @@ def _measure(model: LanguageModel, kind: str, path: Path, of: Examples, *, setti
     return measure.measure_cloze(model, questions, path, kind=kind, batch_size=batch_size, seed=seed)
 
 
+def _sentences(results: list[TaskResult]) -> list[str]:
+    """How each task was measured, then what is too little to trust."""
+    remarks = [f"Warning: {each.remark}." for each in results if each.remark is not None]
+    return [*(f"{each.task}: {each.protocol}." for each in results), *remarks]
+
+
 def results_table(results: list[TaskResult], *, markdown: bool = False) -> str:
     """A row a figure."""
     rows = []
     for result in results:
         for name, figure in result.figures.items():
-            interval = "" if figure.interval is None else f"{figure.interval[0]:,.4f} to {figure.interval[1]:,.4f}"
+            value, *bounds = _shown(figure, result.nats.get(name, figure))
+            interval = " to ".join(bounds)
             error = f"{result.standard_errors[name]:.4f}" if name in result.standard_errors else ""
-            rows.append([result.task, f"{result.num_examples:,}", name, f"{figure.value:,.4f}", interval, error])
+            rows.append([result.task, f"{result.num_examples:,}", name, value, interval, error])
     headers = ["task", "examples", "figure", "value", "95% interval", "standard error"]
     return text_table(rows, headers, markdown=markdown, right_align=[1, 3, 4, 5])
+
+
+def _shown(figure: Figure, nats: Figure) -> list[str]:
+    """A figure's value and bounds; what is too large for a number as the power of e that it is."""
+    numbers = zip((figure.value, *(figure.interval or ())), (nats.value, *(nats.interval or ())), strict=True)
+    return [f"{number:,.4f}" if number < math.inf else f"exp({power:,.1f})" for number, power in numbers]
 
 
 def _page(record: ModelRecord, results: list[TaskResult], values: dict[str, Any]) -> str:
@@ -132,7 +147,7 @@ def _page(record: ModelRecord, results: list[TaskResult], values: dict[str, Any]
     parts = [
         f"# {record.name} on tasks",
         results_table(results, markdown=True),
-        "\n".join(f"- {each.task}: {each.protocol}." for each in results),
+        "\n".join(f"- {sentence}" for sentence in _sentences(results)),
         "What each figure is: docs/tasks.md.",
         "## How this was made",
         f"Command: `{' '.join(made['command'])}`  \nMade: {made['created']} with "
