@@ -17,6 +17,7 @@ from gpt2kit.errors import DataError, DiskError, UsageError
 from gpt2kit.files import (
     explained_disk_errors,
     free_bytes,
+    numbered_report,
     read_json,
     read_json_lines,
     sha256_file,
@@ -94,6 +95,35 @@ def test_a_folder_that_may_not_be_written_is_explained() -> None:
     with pytest.raises(DiskError, match=r"^not allowed to write out/a \(Permission denied\); choose a folder"):  # noqa: SIM117
         with explained_disk_errors(Path("out/a")):
             raise error
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "file/far/below"])
+def test_a_report_folder_that_is_a_file_is_named_by_its_setting(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError) as caught, numbered_report(tmp_path / place, "tasks"):
+        pass
+    assert str(caught.value) == f"--output_dir {tmp_path / place}: is a file, or lies in one; name a folder"
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (errno.ENOENT, "--output_dir out: cannot be written: No such file or directory; name another folder"),
+        (errno.ENAMETOOLONG, "--output_dir out: cannot be written: File name too long; name another folder"),
+        (errno.EACCES, "--output_dir: not allowed to write out (Permission denied); choose a folder you may write to"),
+    ],
+)
+def test_a_report_folder_that_cannot_be_written_is_named_by_its_setting(
+    monkeypatch: pytest.MonkeyPatch, kind: int, message: str
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(kind, os.strerror(kind))
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(DiskError) as caught, numbered_report(Path("out"), "tasks"):
+        pass
+    assert str(caught.value) == message
 
 
 def test_other_errors_are_not_called_disk_errors(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def numbered_report(folder: Path, stem: str) -> Iterator[Path]:
     An empty report would look like a result.
 
     Args:
-        folder: made if needed.
+        folder: the setting `output_dir`; made if needed.
         stem: what the files' names begin with.
 
     Yields:
@@ -224,9 +224,17 @@ def numbered_report(folder: Path, stem: str) -> Iterator[Path]:
         counts as written.
 
     Raises:
-        DiskError: the folder cannot be written to.
+        UsageError: the folder is a file.
+        DiskError: it cannot be written to.
     """
-    page = claim_number(folder, stem, ".md")
+    try:
+        page = claim_number(folder, stem, ".md")
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"--output_dir {folder}: is a file, or lies in one; name a folder") from error
+    except DiskError as error:
+        raise DiskError(f"--output_dir: {error}") from error
+    except OSError as error:
+        raise DiskError(f"--output_dir {folder}: cannot be written: {error.strerror}; name another folder") from error
     try:
         yield page.with_suffix("")
     except BaseException:
