@@ -65,6 +65,7 @@ def test_a_run_writes_a_file_to_read_and_one_with_everything(settings, tmp_path)
         {"chat": True, "system": "Be brief.", "stop": ("a", "\\n")},
         {"length": 9, "prefix": "fox", "truncate": "e", "end_of_text_first": "on"},
         {"max_new_tokens": 90, "window_keep": 0.3},
+        {"prompt": (r"\-", r"\\-", "fox")},
     ],
 )
 def test_every_file_can_be_made_again(settings, tmp_path, values):
@@ -88,6 +89,15 @@ def test_every_file_can_be_made_again(settings, tmp_path, values):
             assert records(other)[1] == records(own)[1]
         else:
             assert other.read_text().partition("====")[2] == own.read_text().partition("====")[2]
+
+
+def test_a_dash_read_from_a_file_can_be_made_again(settings, tmp_path):
+    (tmp_path / "dash.txt").write_text("-\nfox\n")
+    made = run(settings(prompt=(), prompts_file=tmp_path / "dash.txt"))
+    assert [sample.prompt for sample in made.samples] == ["-", "fox"]
+    again = shlex.split(made.header["again"])
+    assert main([*again[1:], f"--output_dir={tmp_path / 'again'}"]) == 0
+    assert records(tmp_path / "again" / made.files[1].name)[1] == records(made.files[1])[1]
 
 
 def test_nfiles_share_the_samples(settings, tmp_path):

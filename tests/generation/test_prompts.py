@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2kit.errors import DataError, Gpt2kitError, UsageError
-from gpt2kit.generation.prompts import collect_prompts, read_prompts
+from gpt2kit.generation.prompts import as_given, collect_prompts, read_prompts
 
 
 def written(folder, name, content):
@@ -94,6 +94,19 @@ def test_a_trailing_space_is_warned_of(capsys):
 class FakeStdin(io.TextIOWrapper):
     def __init__(self, content):
         super().__init__(io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    ("given", "prompt"), [(r"\-", "-"), (r"\\-", r"\-"), ("--", "--"), ("- ", "- "), (r"\n", r"\n")]
+)
+def test_a_dash_alone_can_be_a_prompt(given, prompt):
+    assert collect_prompts([given], None) == [prompt]
+    assert as_given(prompt) == given
+
+
+@given(st.one_of(st.text(alphabet="\\-", max_size=4), st.text()))
+def test_every_prompt_can_be_given(prompt):
+    assert collect_prompts([as_given(prompt)], None) == [prompt]
 
 
 def test_stdin_by_name(monkeypatch):

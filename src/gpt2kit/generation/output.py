@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from gpt2kit.errors import UsageError
 from gpt2kit.files import encodable, explained_disk_errors, json_line, sha256_file, write_atomically, write_json_lines
+from gpt2kit.generation.prompts import as_given
 from gpt2kit.generation.sample import Sample
 from gpt2kit.generation.settings import GenerateSettings
 from gpt2kit.model.places import file_hashes, is_adapter
@@ -126,6 +127,8 @@ def command_line(settings: GenerateSettings) -> str:
     words = ["gpt2kit", "generate"]
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
+        if name == "prompt":
+            value = tuple(map(as_given, value))
         if value == field.get_default(call_default_factory=True):
             continue
         if isinstance(value, bool):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import select
 import stat
 import sys
@@ -15,15 +16,16 @@ from gpt2kit.errors import DataError, UsageError
 
 STDIN = "-"
 FIELD = "prompt"
+_DASH = re.compile(r"\\+-")  # what stands for a prompt "-", and so on, each with a backslash more
 _FORMATS = ".txt, .jsonl, .csv or .tsv"
 _PIPE_WAIT_SECONDS = 1.0
 
 
 def collect_prompts(given: Sequence[str], prompts_file: Path | None) -> list[str]:
-    """All prompts that were asked for: those given, then those of the file; else what is piped in; else one empty one.
+    r"""All prompts that were asked for: those given, then those of the file; else what is piped in; else one empty one.
 
     Args:
-        given: prompts; "-" stands for all of stdin.
+        given: prompts; "-" stands for all of stdin, and `\-` for the prompt "-" itself (see `as_given`).
         prompts_file: a file of prompts, or "-" for stdin with one a line.
 
     Raises:
@@ -33,7 +35,7 @@ def collect_prompts(given: Sequence[str], prompts_file: Path | None) -> list[str
     from_stdin = list(given).count(STDIN) + (str(prompts_file) == STDIN)
     if from_stdin > 1:
         raise UsageError("stdin (-) is asked for more than once; it can be read once only")
-    prompts = [_without_line_end(_read_stdin()) if prompt == STDIN else prompt for prompt in given]
+    prompts = [_without_line_end(_read_stdin()) if prompt == STDIN else _unescaped(prompt) for prompt in given]
     if prompts_file is not None:
         prompts += read_prompts(prompts_file)
     if prompts:
@@ -44,6 +46,15 @@ def collect_prompts(given: Sequence[str], prompts_file: Path | None) -> list[str
         raise UsageError(f"--prompts_file {prompts_file}: holds no prompts")
     piped = _without_line_end(_read_stdin()) if _stdin_has_text() else ""
     return [piped]
+
+
+def as_given(prompt: str) -> str:
+    r"""A prompt as `--prompt` takes it: "-" alone would be read from stdin, and has a backslash before it."""
+    return f"\\{prompt}" if prompt == STDIN or _DASH.fullmatch(prompt) else prompt
+
+
+def _unescaped(prompt: str) -> str:
+    return prompt[1:] if _DASH.fullmatch(prompt) else prompt
 
 
 def read_prompts(path: Path) -> list[str]:
