@@ -34,12 +34,18 @@ def uneven_documents(draw: np.random.Generator, units: int) -> tuple[Interval | 
 
 
 def longer_is_easier(draw: np.random.Generator, units: int) -> tuple[Interval | None, float]:
-    """Documents whose tokens cost 0.1 nats less for each factor e of length, as with a growing context."""
-    z_U = draw.normal(size=units)
-    tokens_U = np.exp(6 + 0.8 * z_U)
-    nats_U = tokens_U * (3 - 0.1 * z_U + draw.normal(0, 0.3, size=units)) + _noise(draw, tokens_U, 2.5)
-    # The mean over tokens: lengths weigh z by exp(0.8 z), whose mean is then 0.8.
-    return ratio_interval(nats_U, tokens_U, seed=int(draw.integers(1 << 31))), 3 - 0.1 * 0.8
+    """Documents whose tokens cost 1/8 of a nat less for each factor e of length, as with a growing context."""
+    return _longer_easier(draw, units, spread=0.8, per_factor_e=0.125)
+
+
+def longer_is_far_easier(draw: np.random.Generator, units: int) -> tuple[Interval | None, float]:
+    """The same of 0.3 nats, of lengths that differ more (sigma 1.0): the longest decide, and few of them are seen."""
+    return _longer_easier(draw, units, spread=1.0, per_factor_e=0.3)
+
+
+def few_are_hard(draw: np.random.Generator, units: int) -> tuple[Interval | None, float]:
+    """Documents of uneven length (sigma 1.0) whose difficulty is skewed: 1 nat and exponentially more, 2 on average."""
+    return _nats(draw, units, spread=1.0, difficulty_U=1 + draw.exponential(2, size=units))
 
 
 def paired_difference(draw: np.random.Generator, units: int) -> tuple[Interval | None, float]:
@@ -79,6 +85,8 @@ SCENARIOS: dict[str, Draw] = {
     "perplexity, documents of like length": even_documents,
     "perplexity, documents of very uneven length": uneven_documents,
     "perplexity, longer documents easier": longer_is_easier,
+    "perplexity, longer documents far easier": longer_is_far_easier,
+    "perplexity, few documents very hard": few_are_hard,
     "difference of two models, in pairs": paired_difference,
     "mean over texts, normal": normal_mean,
     "mean over texts, skewed": skewed_mean,
@@ -106,6 +114,17 @@ def _nats(
     tokens_U = np.ceil(draw.lognormal(5, spread, size=units))
     nats_U = tokens_U * difficulty_U + _noise(draw, tokens_U, 2.0)
     return ratio_interval(nats_U, tokens_U, seed=int(draw.integers(1 << 31))), 3.0
+
+
+def _longer_easier(
+    draw: np.random.Generator, units: int, *, spread: float, per_factor_e: float
+) -> tuple[Interval | None, float]:
+    z_U = draw.normal(size=units)
+    tokens_U = np.exp(6 + spread * z_U)
+    nats_U = tokens_U * (3 - per_factor_e * spread * z_U + draw.normal(0, 0.3, size=units))
+    # The mean over tokens: lengths weigh z by exp(spread z), whose mean is then the spread.
+    value = 3 - per_factor_e * spread**2
+    return ratio_interval(nats_U + _noise(draw, tokens_U, 2.5), tokens_U, seed=int(draw.integers(1 << 31))), value
 
 
 def _noise(draw: np.random.Generator, tokens_U: Floats, per_token: float) -> Floats:
