@@ -7,7 +7,7 @@ import pytest
 from gpt2kit.files import to_json
 from gpt2kit.review.agreement import agreement
 from gpt2kit.review.pairs import TextPair
-from gpt2kit.review.results import results
+from gpt2kit.review.results import counted, results
 from gpt2kit.review.store import Judgement
 from gpt2kit.review.tables import results_text
 
@@ -113,8 +113,16 @@ def test_a_few_wins_in_a_row_are_chance():
     found = results(pairs, judgements)
     assert found.matches[0].corrected_p == 0.25
     assert not found.matches[0].is_clear
-    words = "a won all of its 3 judgements against b so far, which are too few to rule out chance."
-    assert found.statements()[0] == words
+    assert found.statements()[0] == "a won all of its 3 judgements against b so far, too few to rule out chance."
+
+
+def test_one_is_not_said_as_several():
+    found = results(*judged("a", "b", "+"))
+    assert found.statements() == [
+        "a won its only judgement against b so far, not enough to rule out chance.",
+        "Only 1 prompt was judged: the intervals say little about other prompts and may be too narrow.",
+    ]
+    assert (counted(0, "tie"), counted(1, "tie"), counted(1200, "tie")) == ("0 ties", "1 tie", "1,200 ties")
 
 
 def test_what_is_not_clear_needs_more_judgements():

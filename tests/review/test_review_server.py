@@ -150,7 +150,8 @@ def test_a_whole_review_is_blind_survives_a_kill_and_ends_in_results(served):
             assert name not in ann.page
         ann.judge("left")
     assert "That was all: 9 of 9" in ann.page
-    ann.ask("GET", "/stop")
+    assert ann.ask("GET", "/stop").status == 303  # there is nothing left to stop
+    ann.ask("GET", "/")
     for name in NAMES:
         assert name not in ann.page
 
@@ -159,6 +160,10 @@ def test_a_whole_review_is_blind_survives_a_kill_and_ends_in_results(served):
     assert "1 of 9" in bob.page
     ann.send("/finish")
     assert "Results of 8 judgements" in ann.page
+    assert " prompts, 1 tie, 1 skipped" in ann.page
+    answer = ann.ask("GET", "/stop")
+    assert (answer.status, answer.headers["Location"]) == (303, "/")
+    ann.ask("GET", "/")
     for name in NAMES:
         assert name in ann.page
         assert name not in bob.page
@@ -169,6 +174,25 @@ def test_a_whole_review_is_blind_survives_a_kill_and_ends_in_results(served):
     code, out = server.end()
     assert code == 0
     assert out.startswith("9 judgements are in ")
+
+
+@pytest.mark.parametrize("path", ["/enter", "/judge", "/undo", "/finish", "/leave"])
+def test_the_address_of_a_form_leads_back_to_the_page(served, path):
+    """It is what a browser shows when the server died before it answered, and what is asked for again."""
+    server = served()
+    ann = Browser(server.port)
+    ann.enter("Ann")
+    ann.judge("left")
+    answer = ann.ask("GET", path)
+    assert (answer.status, answer.headers["Location"]) == (303, "/")
+    ann.ask("GET", "/")
+    assert "2 of 18" in ann.page
+    assert server.rows("select count(*) from judgement where undone is null") == [(1,)]
+    ann.ask("GET", "/stop")
+    assert '<a class="button main" href="/">Go on judging</a>' in ann.page
+    assert ann.page.count('class="main"') == 0  # what cannot be taken back does not stand out
+    code, out = server.end()
+    assert (code, out.partition(" in ")[0]) == (0, "1 judgement is")
 
 
 def test_what_a_browser_is_told_and_what_is_refused(served):
@@ -320,8 +344,12 @@ def test_keys_mouse_and_phone_in_a_real_browser(served, chromium):
     assert chromium.get_log("browser") == []
     chromium.find_element(By.LINK_TEXT, "stop and see the results").click()
     wait_for("Stop here?")
-    chromium.find_element(By.CSS_SELECTOR, "button.main").click()
+    chromium.find_element(By.XPATH, "//button[text()='Stop and see the results']").click()
     wait_for("Results")
+    assert chromium.find_element(By.CLASS_NAME, "sideways").is_displayed()
+    assert chromium.execute_script("return document.documentElement.scrollWidth") == 390
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert not chromium.find_element(By.CLASS_NAME, "sideways").is_displayed()
     assert "gamma" in chromium.find_element(By.TAG_NAME, "main").text
     server.end()
 

@@ -179,7 +179,8 @@ class Results:
                 continue
             more = ""
             if match.more_judgements is not None:
-                more = f" If it is as large as it looks, about {match.more_judgements:,} more judgements would show it."
+                number = counted(match.more_judgements, "more judgement")
+                more = f" If it is as large as it looks, about {number} would show it."
             lines.append(f"No clear difference between {better} and {worse} ({figures}).{more}")
         return lines
 
@@ -193,11 +194,16 @@ class Results:
             if match.wins and match.losses:
                 continue  # cannot be: both ways are connected then
             winner, loser = (match.first, match.second) if match.wins else (match.second, match.first)
-            won = f"{winner} won all of its {match.num_judgements} judgements against {loser}"
+            all_of = (
+                "its only judgement" if match.num_judgements == 1 else f"all of its {match.num_judgements} judgements"
+            )
+            won = f"{winner} won {all_of} against {loser}"
             if match.is_clear:
                 lines.append(f"{won}: better, but how much cannot be told from wins alone.")
             else:
-                lines.append(f"{won} so far, which are too few to rule out chance.")
+                lines.append(
+                    f"{won} so far, {'too few' if match.num_judgements > 1 else 'not enough'} to rule out chance."
+                )
         met = {frozenset((match.first, match.second)) for match in self.matches}
         apart = [
             f"{first} and {second}"
@@ -226,7 +232,7 @@ class Results:
             return []
         alpha = "" if self.agreement.alpha is None else f" (Krippendorff's alpha {self.agreement.alpha:.2f})"
         return [
-            f"On the {self.agreement.num_pairs} pairs that several people judged, two answers agree "
+            f"On the {counted(self.agreement.num_pairs, 'pair')} that several people judged, two answers agree "
             f"{self.agreement.share:.0%} of the time{alpha}."
         ]
 
@@ -234,9 +240,14 @@ class Results:
         if self.num_prompts >= _FEWEST_PROMPTS:
             return []
         return [
-            f"Only {self.num_prompts} prompt{'s were' if self.num_prompts > 1 else ' was'} judged: the intervals say "
-            "little about other prompts and may be too narrow."
+            f"Only {counted(self.num_prompts, 'prompt')} {'were' if self.num_prompts > 1 else 'was'} judged: the "
+            "intervals say little about other prompts and may be too narrow."
         ]
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things in words: "1 tie", "2 ties"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def results(pairs: Sequence[TextPair], judgements: Sequence[Judgement]) -> Results:

@@ -9,7 +9,7 @@ from typing import Any
 from gpt2kit.console import say
 from gpt2kit.errors import UsageError
 from gpt2kit.review.pairs import make_pairs, read_contestants
-from gpt2kit.review.results import Results, results
+from gpt2kit.review.results import Results, counted, results
 from gpt2kit.review.session import Session, rater_name
 from gpt2kit.review.settings import ReviewSettings
 from gpt2kit.review.store import Choice, JudgementStore
@@ -43,9 +43,8 @@ class Review:
         """The review in words."""
         if self.results is not None:
             return results_text(self.results)
-        return (
-            f"{self.num_judgements:,} judgements are in {self.database}; `gpt2kit review --results` says what they show"
-        )
+        are = "judgement is" if self.num_judgements == 1 else "judgements are"
+        return f"{self.num_judgements:,} {are} in {self.database}; `gpt2kit review --results` says what they show"
 
 
 def review(settings: ReviewSettings) -> Review:
@@ -92,16 +91,17 @@ def _open(settings: ReviewSettings) -> JudgementStore:
     sets = read_contestants(settings.inputs or (_newest_report(),), with_human=settings.human)
     found = make_pairs(sets, same_length=settings.same_length)
     if found.num_alike:
-        say(f"left out because both texts are the same: {found.num_alike} pairs")
+        say(f"left out because both texts are the same: {counted(found.num_alike, 'pair')}")
     if found.num_unmatched:
-        say(f"left out because not every contestant has a text for that prompt: {found.num_unmatched} texts")
+        say(f"left out because not every contestant has a text for that prompt: {counted(found.num_unmatched, 'text')}")
     store = JudgementStore(settings.database)
     try:
         store.adopt(found.pairs, fingerprint=found.fingerprint, seed=settings.seed)
     except UsageError:
         store.close()
         raise
-    say(f"{len(found.pairs)} pairs of {len(found.contestants)} contestants; judgements are kept in {settings.database}")
+    pairs = counted(len(found.pairs), "pair")
+    say(f"{pairs} of {len(found.contestants)} contestants; judgements are kept in {settings.database}")
     return store
 
 

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gpt2kit.comparison.scale import Dot, Scale
 from gpt2kit.console import say
 from gpt2kit.errors import UsageError
-from gpt2kit.review.results import Results, results
+from gpt2kit.review.results import Results, counted, results
 from gpt2kit.review.session import LONGEST_NAME, Session, rater_name
 from gpt2kit.review.settings import ReviewSettings
 from gpt2kit.review.store import CHOICES
@@ -98,6 +98,8 @@ def make_app(session: Session, settings: ReviewSettings) -> ASGIApp:
             Route("/stop", pages.stop, methods=["GET"]),
             Route("/finish", pages.finish, methods=["POST"]),
             Route("/leave", pages.leave, methods=["POST"]),
+            # An address that a form was sent to stays in the browser when no answer came, and is then asked for.
+            *(Route(path, pages.back, methods=["GET"]) for path in ("/enter", "/judge", "/undo", "/finish", "/leave")),
         ]
     )
     return _Guard(
@@ -267,10 +269,14 @@ class _Pages:
     async def stop(self, request: Request) -> Response:
         """Whether the person really wants to see the results before the end."""
         rater = self._rater(request)
-        if rater is None:
+        if rater is None or self._session.next_turn(rater) is None:
             return _back_home()
         done, number = self._session.progress(rater)
         return self._page(request, "stop.html", rater=rater, done=done, number=number)
+
+    async def back(self, request: Request) -> Response:  # noqa: ARG002
+        """To whatever comes next."""
+        return _back_home()
 
     async def finish(self, request: Request) -> Response:
         """The person judges no more, and sees the results."""
@@ -295,6 +301,7 @@ class _Pages:
             "results.html",
             rater=rater,
             found=found,
+            counted=counted,
             statements=found.statements(),
             places=list(zip(place_rows(found), _dots(found), strict=True)),
             matches=[match_cells(match) for match in found.matches],
