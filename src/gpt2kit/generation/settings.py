@@ -42,8 +42,8 @@ class GenerateSettings(Settings):
     )
     prompt: tuple[str, ...] = Field(
         (),
-        description="Text to continue; - reads one from stdin, \\- is a dash. Without any, what is piped in is "
-        "continued; else texts begin from end-of-text.",
+        description="Text to continue; - reads one from stdin (with a backslash before it, it is a text). Without any, "
+        "what is piped in is continued; else texts begin from end-of-text.",
     )
     prefix: tuple[str, ...] = Field((), description="Another name of --prompt.")
     prompts_file: Path | None = Field(
