@@ -102,6 +102,26 @@ def test_a_text_is_a_copy_of_itself_whatever_its_white_space(text):
     assert copies.longest == (expected if expected >= SHORTEST_RUN_WORDS else 0)
 
 
+def test_case_and_punctuation_make_no_new_words():
+    training = [TrainingText("The Wolf (so they say) ran home: yes—and no. It is a king's house.", "s")]
+    texts = ["the wolf, SO they\n\"ran\"... home -- yes/no! It's the kings'", "The wolf zzyzx!"]
+    [same, invents] = find_copies(texts, training)
+    assert (same.num_bare, same.num_unseen) == (11, 1)  # "It's"
+    assert (invents.num_bare, invents.num_unseen) == (3, 1)
+    [without] = find_copies(["The wolf, the wolf"], [])
+    assert (without.num_bare, without.num_unseen) == (4, 4)
+
+
+def test_unseen_words_do_not_hang_on_what_is_remembered(monkeypatch):
+    text = " ".join(words(200, seed=1, vocabulary=500))
+    training = [TrainingText(" ".join(words(300, seed=number, vocabulary=500)), "s") for number in range(2, 5)]
+    [expected] = find_copies([text], training)
+    monkeypatch.setattr(memorisation, "_MOST_KNOWN_WORDS", 3)
+    monkeypatch.setattr(memorisation, "_BLOCK_WORDS", 7)
+    [found] = find_copies([text], training)
+    assert found.num_unseen == expected.num_unseen > 0
+
+
 def test_lots_keep_order_and_size():
     texts = ["a b c", "d e", "f", "g h i j k l", ""]
     assert batches_of_texts(texts, max_words=5) == [["a b c", "d e"], ["f"], ["g h i j k l"], [""]]

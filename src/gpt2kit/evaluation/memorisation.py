@@ -1,7 +1,7 @@
 """How much of a text stands word for word in the training text, and where.
 
-Words are what white space separates, compared exactly; white space itself does not count, so a copy with other line
-breaks is still a copy. The answer is exact:
+Words of copies are what white space separates, compared exactly; white space itself does not count, so a copy with
+other line breaks is still a copy. The answer is exact:
 
 1. A suffix automaton of the texts (Blumer et al. 1985) knows every run of words in them; it is small, as they are.
 2. The training text streams by. A table of hashes of the texts' five-word runs picks out the stretches where a copy of
@@ -10,6 +10,9 @@ breaks is still a copy. The answer is exact:
    costs a few steps and changes nothing.
 
 Memory does not grow with the training text. Runs of fewer than five words are not looked for: every text has them.
+
+Which words the training text does not have at all is told on the way, by words without case and punctuation: a comma
+that stands behind a word for the first time is no new word.
 
 Legend of the shapes: W words.
 """
@@ -25,11 +28,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2kit.console import Progress
+from gpt2kit.evaluation.words import bare_words
 
 SHORTEST_RUN_WORDS = 5
 _TABLE_BITS = 24
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads small ids over the high bits
 _BLOCK_WORDS = 1 << 19
+_MOST_KNOWN_WORDS = 1 << 20  # as they stand in the training text
 _WORDS_AT_ONCE = 250_000  # of the texts; their automaton takes about 600 bytes a word
 _SPAN = re.compile(r"\S+")
 
@@ -87,11 +92,13 @@ class Copies:
     Attributes:
         runs_W: for each word, the length of the longest copied run that ends with it; 0 for fewer than five words.
         matches: the copied runs that cannot be made longer, in order.
-        num_unseen: words that the training text does not have at all.
+        num_bare: words without case and punctuation, as `bare_words` has them.
+        num_unseen: how many of these the training text does not have at all.
     """
 
     runs_W: npt.NDArray[np.int64]
     matches: list[Match] = field(repr=False)
+    num_bare: int = 0
     num_unseen: int = 0
 
     @property
@@ -126,19 +133,20 @@ def find_copies(texts: Sequence[str], training: Iterable[TrainingText]) -> list[
     automaton = _Automaton(ids)
     table = _hash_table(ids)
     reader = _Reader(automaton)
-    seen_V = np.zeros(len(vocabulary) + 1, dtype=np.bool_)
+    bare = [bare_words(text) for text in texts]
+    unseen = _Unseen(word for of_text in bare for word in of_text)
     with Progress("looking for copies of the training text", total=None, unit=" words") as progress:
         for block in _blocks(training):
             block_ids_W = np.fromiter(
                 map(vocabulary.get, block.words, repeat(0)), dtype=np.uint64, count=len(block.words)
             )
-            seen_V[block_ids_W] = True
+            unseen.read(block.words)
             reader.read(block_ids_W, block, table)
             progress.advance(len(block.words) - block.num_known)
     automaton.share_with_suffixes()
     return [
-        _copies(automaton, of_text, text, number, num_unseen=sum(not seen_V[word] for word in of_text))
-        for number, (of_text, text) in enumerate(zip(ids, texts, strict=True))
+        Copies(*_runs_and_matches(automaton, ids[number], text, number), len(words_of), unseen.count(words_of))
+        for number, (text, words_of) in enumerate(zip(texts, bare, strict=True))
     ]
 
 
@@ -156,7 +164,36 @@ def batches_of_texts(texts: Sequence[str], *, max_words: int = _WORDS_AT_ONCE) -
     return lots
 
 
-def _copies(automaton: "_Automaton", ids: Sequence[int], text: str, number: int, *, num_unseen: int) -> Copies:
+class _Unseen:
+    """Which words of the texts the training text, as far as it was read, does not have.
+
+    Args:
+        words: without case and punctuation.
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self._left = set(words)
+        self._known: set[str | None] = {None}
+
+    def read(self, words: Iterable[str | None]) -> None:
+        """Take in words of the training text, as white space separates them; None stands between documents."""
+        if not self._left:
+            return
+        new = set(words) - self._known
+        for word in new:
+            if word is not None:
+                self._left.difference_update(bare_words(word))
+        if len(self._known) < _MOST_KNOWN_WORDS:
+            self._known |= new
+
+    def count(self, words: Iterable[str]) -> int:
+        """How many of these words, each time they come, were not seen."""
+        return sum(word in self._left for word in words)
+
+
+def _runs_and_matches(
+    automaton: "_Automaton", ids: Sequence[int], text: str, number: int
+) -> tuple[npt.NDArray[np.int64], list[Match]]:
     runs_W = np.zeros(len(ids), dtype=np.int64)
     found: list[tuple[str, str]] = []
     state = 0
@@ -176,7 +213,7 @@ def _copies(automaton: "_Automaton", ids: Sequence[int], text: str, number: int,
         source, where = found[place]
         start, end = spans[first][0], spans[place][1]
         matches.append(Match(number, first, length, start, end, text[start:end], source, where))
-    return Copies(runs_W, matches, num_unseen)
+    return runs_W, matches
 
 
 class _Automaton:

@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from gpt2kit.console import Progress
 from gpt2kit.evaluation.memorisation import TrainingText, batches_of_texts
-from gpt2kit.evaluation.words import MARKS
+from gpt2kit.evaluation.words import normalised
 
 SHORTEST_NEAR_WORDS = 12
 SMALLEST_SIMILARITY = 0.8
@@ -133,11 +133,6 @@ def near_copies_of(
     """
     lots = batches_of_texts(texts)
     return [each for lot in lots for each in find_near_copies(lot, open_training(), shortest=shortest)]
-
-
-def normalised(word: str) -> str:
-    """The letters (with the marks on them) and digits of a word, in one case; may be empty."""
-    return "".join(sign for sign in word.casefold() if sign.isalnum() or sign in MARKS)
 
 
 @dataclass(frozen=True, slots=True)

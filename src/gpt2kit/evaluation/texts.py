@@ -393,7 +393,9 @@ def _copy_figures(copies: Sequence[Copies], *, copy_words: int, seed: int) -> di
     return {
         "copied": ratio_figure([each.num_copied(copy_words) for each in copies], sizes, seed=seed),
         "copied_13": ratio_figure([each.num_copied(13) for each in copies], sizes, seed=seed),
-        "unseen_words": ratio_figure([each.num_unseen for each in copies], sizes, seed=seed),
+        "unseen_words": ratio_figure(
+            [each.num_unseen for each in copies], [each.num_bare for each in copies], seed=seed
+        ),
         "longest_copy_words": Figure(float(max(each.longest for each in copies))),
     }
 

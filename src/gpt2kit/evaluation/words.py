@@ -7,6 +7,7 @@ import unicodedata
 MARKS = frozenset(sign for sign in map(chr, range(0x300, 0x1E950)) if unicodedata.category(sign).startswith("M"))
 _LETTERS = rf"[^\W_]+(?:[{''.join(sorted(MARKS))}]+[^\W_]*)*"
 _WORD = re.compile(rf"{_LETTERS}(?:['’\-]{_LETTERS})*|[^\w\s]")
+_BARE = re.compile(rf"{_LETTERS}(?:['’]{_LETTERS})*")
 # A sentence ends with . ! ? or … (and closing quotes or brackets) before white space, or with an empty line.
 _SENTENCE_END = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s))|\n\s*\n")
 # A full stop behind these is no end. A single capital letter is an initial.
@@ -20,6 +21,16 @@ def split_words(text: str) -> list[str]:
     without spaces between words a run is a whole phrase.
     """
     return _WORD.findall(text)
+
+
+def normalised(word: str) -> str:
+    """The letters (with the marks on them) and digits of a word, in one case; may be empty."""
+    return "".join(sign for sign in word.casefold() if sign.isalnum() or sign in MARKS)
+
+
+def bare_words(text: str) -> list[str]:
+    """The words of a text in one case, without punctuation; hyphens, dashes and slashes part words."""
+    return [normalised(word) for word in _BARE.findall(text)]
 
 
 def split_sentences(text: str) -> list[str]:
