@@ -21,7 +21,7 @@ from gpt2kit.evaluation.readability import (
     read,
     reading_ease,
 )
-from gpt2kit.evaluation.set_figures import distinct_figure, said_once_figure, self_bleu_figure, zipf_figures
+from gpt2kit.evaluation.set_figures import distinct_figure, said_once_figure, self_bleu_figures, zipf_figures
 from gpt2kit.evaluation.texts import TextReport, TextSet, measure_texts
 from gpt2kit.evaluation.verdict import text_verdict
 
@@ -284,7 +284,7 @@ def test_two_authors_mixed_are_more_varied_than_either_and_copies_are_less():
     copied = one[:10] * 2
     # No pair that the second ten texts do not share with the first.
     assert distinct_figure(copied, 2, seed=0).value == pytest.approx(distinct(one[:10], 2) / 2)
-    assert self_bleu_figure(copied, seed=0).value == pytest.approx(1.0)
+    assert self_bleu_figures(copied, seed=0)["self_bleu"].value == pytest.approx(1.0)
     assert zipf_figures(one, seed=0)["zipf"].value < 0.6  # all words alike
 
 
@@ -308,7 +308,8 @@ def test_intervals_of_set_figures_cover():
         texts = zipfian_texts(np.random.default_rng([7, repeat]))
         figures = {f"distinct_{n}": distinct_figure(texts, n, seed=repeat) for n in (1, 2, 3)}
         figures |= zipf_figures(texts, seed=repeat)
-        figures |= {"once": said_once_figure(texts, seed=repeat), "self_bleu": self_bleu_figure(texts, seed=repeat)}
+        figures["once"] = said_once_figure(texts, seed=repeat)
+        figures["self_bleu"] = self_bleu_figures(texts, seed=repeat)["self_bleu"]
         for name, figure in figures.items():
             found.setdefault(name, []).append(figure)
     for name, figures in found.items():

@@ -1,13 +1,15 @@
 """What vocabulary, reading ease, topic, MAUVE and grammar say in words: only where the model's texts stand out."""
 
+from gpt2kit.evaluation.differences import MUCH_LESS, MUCH_MORE, overlap
 from gpt2kit.evaluation.mauve import FEWEST_MAUVE_TEXTS
 from gpt2kit.evaluation.statistics import Figure
 from gpt2kit.evaluation.texts import TextFigures, TextReport
 
 FEWEST_SENTENCES = 100
 FEWEST_LONG_WORDS = 50
-_MUCH_LESS, _MUCH_MORE = 0.85, 1.15
+_RANDOM_VARIETY = 3.0  # times the human MTLD: no writer comes near it
 _GRADES = 2.0
+_ENDLESS = 3.0  # times the human words a sentence: verse, lists, or no full stops
 _MAUVE_GAP = 0.1
 _DRIFT = 0.05
 
@@ -50,13 +52,24 @@ def quality_warnings(report: TextReport) -> list[str]:
 
 def _vocabulary(model: TextFigures, human: TextFigures) -> list[str]:
     pair = _apart(model, human, "mtld")
-    if pair is None or _MUCH_LESS <= pair[0] / max(pair[1], 1e-9) <= _MUCH_MORE:
+    if pair is None or MUCH_LESS <= pair[0] / max(pair[1], 1e-9) <= MUCH_MORE:
         return []
+    if pair[0] > _RANDOM_VARIETY * pair[1]:
+        return [
+            f"Its words hardly come again (MTLD {pair[0]:,.0f} against {pair[1]:.0f}): a sign of words without "
+            "connection, not of a rich vocabulary."
+        ]
     word = "poorer" if pair[0] < pair[1] else "richer"
     return [f"Its vocabulary is {word} than the human one (MTLD {pair[0]:.0f} against {pair[1]:.0f})."]
 
 
 def _reading(model: TextFigures, human: TextFigures) -> list[str]:
+    sentences = _apart(model, human, "words_per_sentence")
+    if sentences is not None and sentences[0] > _ENDLESS * sentences[1]:
+        return [
+            f"Hardly ends a sentence ({sentences[0]:.0f} words to one against {sentences[1]:.0f}): reading ease and "
+            "school grade say nothing of such texts."
+        ]
     pair = _apart(model, human, "grade_level")
     if pair is None or abs(pair[0] - pair[1]) < _GRADES:
         return []
@@ -72,16 +85,26 @@ def _topic(model: TextFigures, human: TextFigures, floors: dict[str, Figure]) ->
             f"Follows its prompt less than human text does (similarity {pair[0]:.3f}; human {pair[1]:.3f}, prompts "
             f"with other texts {floor.value:.3f})."
         )
-    pair = _apart(model, human, "topic_drift")
-    if pair is not None and pair[0] > pair[1] + _DRIFT:
-        lines.append(f"Leaves its topic: loses {pair[0]:.3f} of similarity on the way (human: {pair[1]:.3f}).")
+    pair, ends = _apart(model, human, "topic_drift"), _apart(model, human, "first_to_last")
+    # A text that repeats a passage early has a drift too, without ending elsewhere.
+    if pair is not None and ends is not None and pair[0] > pair[1] + _DRIFT and ends[0] < ends[1]:
+        lines.append(
+            f"Leaves its topic: loses {pair[0]:.3f} of similarity on the way (human: {pair[1]:.3f}), and its end is "
+            f"less like its beginning (similarity {ends[0]:.3f}; human {ends[1]:.3f})."
+        )
     return lines
 
 
 def _mauve(model: TextFigures, human: TextFigures) -> list[str]:
     own, most = model.figures.get("mauve_halves"), human.figures.get("mauve_halves")
-    if own is None or most is None or own.value > most.value - _MAUVE_GAP:
+    if own is None or most is None:
         return []
+    if own.value > most.value - _MAUVE_GAP:
+        return [
+            f"MAUVE sees little difference from human text ({own.value:.2f}, human text against human text "
+            f"{most.value:.2f}). That is no proof of quality: to a small reader, words in random order look nearly as "
+            "good."
+        ]
     return [
         f"A model that reads them tells its texts from human ones: MAUVE {own.value:.2f}, human text against human "
         f"text {most.value:.2f}."
@@ -90,7 +113,7 @@ def _mauve(model: TextFigures, human: TextFigures) -> list[str]:
 
 def _grammar(model: TextFigures, human: TextFigures) -> list[str]:
     pair = _apart(model, human, "grammar_errors")
-    if pair is None or pair[0] <= _MUCH_MORE * pair[1]:
+    if pair is None or pair[0] <= MUCH_MORE * pair[1]:
         return []
     return [f"More grammar errors than human text: {pair[0]:.1f} in 1,000 words against {pair[1]:.1f}."]
 
@@ -98,8 +121,6 @@ def _grammar(model: TextFigures, human: TextFigures) -> list[str]:
 def _apart(model: TextFigures, human: TextFigures, name: str) -> tuple[float, float] | None:
     """The model's and the human figure, when both have intervals and these do not overlap."""
     own, theirs = model.figures.get(name), human.figures.get(name)
-    if own is None or theirs is None or own.interval is None or theirs.interval is None:
-        return None
-    if own.interval[0] <= theirs.interval[1] and theirs.interval[0] <= own.interval[1]:
+    if own is None or theirs is None or own.interval is None or theirs.interval is None or overlap(own, theirs):
         return None
     return own.value, theirs.value

@@ -12,7 +12,9 @@ from gpt2kit.evaluation.diversity import Words, self_bleu_and_losses
 from gpt2kit.evaluation.jackknife import Ints, deal, jackknife_figure
 from gpt2kit.evaluation.lexical import plain_words, zipf_exponents, zipf_slopes
 from gpt2kit.evaluation.readability import Reading, grade_level, reading_ease
-from gpt2kit.evaluation.statistics import Figure, Floats
+from gpt2kit.evaluation.statistics import Figure, Floats, share_figure
+
+_ALIKE_BLEU = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +115,23 @@ def zipf_figures(texts: Sequence[Words], *, seed: int) -> dict[str, Figure | Non
     return found
 
 
-def self_bleu_figure(texts: Sequence[Words], *, seed: int) -> Figure | None:
-    """self-BLEU, the mean of `diversity.self_bleu`, with its interval; None for fewer than two texts.
+def self_bleu_figures(texts: Sequence[Words], *, seed: int) -> dict[str, Figure | None]:
+    """self-BLEU ("self_bleu"), and the share of texts that are another one or nearly ("alike_texts").
+
+    Such a text has 0.8 or more against all others: of thirty words, at most two are other ones. Both are None for fewer
+    than two texts.
+    """
+    scores, losses = self_bleu_and_losses(texts)
+    alike = [score >= _ALIKE_BLEU for score in scores]
+    return {"self_bleu": _mean_bleu(scores, losses, seed=seed), "alike_texts": share_figure(alike)}
+
+
+def _mean_bleu(scores: Sequence[float], losses: Sequence[float], *, seed: int) -> Figure | None:
+    """The mean of `diversity.self_bleu`, with its interval.
 
     A text counts as a hypothesis and as a reference of all others. The mean's own interval would see only the first,
     and would be far too narrow.
     """
-    scores, losses = self_bleu_and_losses(texts)
     if not scores:
         return None
     value, N = float(np.mean(scores)), len(scores)

@@ -17,7 +17,7 @@ from gpt2kit.evaluation.set_figures import (
     distinct_figure,
     readability_figures,
     said_once_figure,
-    self_bleu_figure,
+    self_bleu_figures,
     zipf_figures,
 )
 from gpt2kit.evaluation.statistics import Figure, Floats, mean_figure, ratio_figure, share_figure
@@ -41,6 +41,7 @@ class TextSet:
         prompts: what each went on from.
         ended: whether each ended by itself; None where that has no meaning.
         sources: where the prompts come from.
+        num_cut: texts that a limit of length cut off; None where that is not known.
     """
 
     title: str
@@ -48,6 +49,7 @@ class TextSet:
     prompts: list[str]
     ended: list[bool] | None = None
     sources: list[str] = field(default_factory=list)
+    num_cut: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,9 @@ class Metric:
             return "-"
         text = self._number(figure.value)
         if figure.interval is not None:
-            text += f" ({self._number(figure.interval[0])} to {self._number(figure.interval[1])})"
+            low, high = map(self._number, figure.interval)
+            # An interval of no width would look like certainty.
+            text += f" ({low} to {high})" if low != high else ""
         return text
 
     def _number(self, value: float) -> str:
@@ -95,6 +99,7 @@ def metrics(copy_words: int) -> list[Metric]:
         Metric("distinct_2", "distinct-2"),
         Metric("distinct_3", "distinct-3"),
         Metric("self_bleu", "self-BLEU"),
+        Metric("alike_texts", "texts that are another one, or nearly", is_share=True),
         Metric("rep_2", "rep-2 (pairs said before)", is_share=True),
         Metric("rep_3", "rep-3", is_share=True),
         Metric("rep_4", "rep-4", is_share=True),
@@ -126,8 +131,10 @@ class TextFigures:
     Attributes:
         title: whose texts they are.
         num_texts: how many.
-        num_words: words and punctuation marks in all.
+        num_words: words in all.
         num_sentences: finished sentences in all.
+        num_cut: texts that a limit of length cut off; None where that is not known.
+        num_sources: places that the prompts come from, e.g. documents; 0 where that is not known.
         figures: by the name of the metric; those that could not be measured are left out.
         copied_by_length: share of words in copied runs of at least so many words.
         matches: the longest copied runs.
@@ -143,6 +150,8 @@ class TextFigures:
     figures: dict[str, Figure]
     copied_by_length: dict[int, float]
     matches: list[Match]
+    num_cut: int | None = 0
+    num_sources: int = 0
     copies: list[Copies] = field(default_factory=list, repr=False)
     lengths: dict[str, list[float]] = field(default_factory=dict, repr=False)
 
@@ -153,6 +162,8 @@ class TextFigures:
             "num_texts": self.num_texts,
             "num_words": self.num_words,
             "num_sentences": self.num_sentences,
+            "num_cut": self.num_cut,
+            "num_sources": self.num_sources,
             "figures": {name: figure.to_dict() for name, figure in self.figures.items()},
             "lengths": self.lengths,
             "copied_by_length": {str(length): share for length, share in self.copied_by_length.items()},
@@ -257,11 +268,11 @@ def measure_texts(
     cut = cut_alike({name: each.texts for name, each in sets.items()})
     copies = _copies_of(sets, training) if training is not None else {}
     of_mauve = {} if featurise is None else _mauve(sets, featurise, seed=seed)
-    is_english = looks_english((sets["human"] if "human" in sets else next(iter(sets.values()))).texts)
+    english = [name for name, each in sets.items() if looks_english(each.texts)]
     measured = {}
     for name, each in sets.items():
         figures = _own_figures(each, seed=seed) | _compared_figures(cut.sets[name], seed=seed)
-        if is_english:
+        if name in english:
             figures |= _english_figures(each, grammar, seed=seed)
         if space is not None:
             figures |= _coherence_figures(each, space, seed=seed)
@@ -273,19 +284,29 @@ def measure_texts(
         measured[name] = TextFigures(
             title=each.title,
             num_texts=len(each.texts),
-            num_words=sum(len(split_words(text)) for text in each.texts),
+            num_words=sum(len(plain_words(split_words(text))) for text in each.texts),
             num_sentences=sum(len(finished_sentences(text)) for text in each.texts),
             figures={key: figure for key, figure in figures.items() if figure is not None},
             copied_by_length=_copied_by_length(of_set),
             matches=matches[:_MATCHES_KEPT],
+            num_cut=each.num_cut,
+            num_sources=len(set(each.sources)),
             copies=of_set,
             lengths=_lengths(each.texts),
         )
     floors = {} if space is None or "human" not in sets else _floors(sets["human"], space, seed=seed)
-    notes = [] if is_english else ["the texts do not look English: readability and grammar errors are left out"]
+    notes = _not_english([each.title for name, each in sets.items() if name not in english], of=len(sets))
     if featurise is not None and not of_mauve:
         notes.append(f"MAUVE is left out: it needs {FEWEST_TEXTS} places where every set, and a human, has a text")
     return TextReport(measured, cut.num_texts, cut.num_words, cut.num_left_out, floors, notes)
+
+
+def _not_english(titles: Sequence[str], *, of: int) -> list[str]:
+    """What is left out of sets that the formulas for English say nothing about."""
+    if not titles:
+        return []
+    whose = "" if len(titles) == of else f" of {', '.join(titles)}"
+    return [f"the texts{whose} do not look English: readability and grammar errors are left out"]
 
 
 def _own_figures(each: TextSet, *, seed: int) -> dict[str, Figure | None]:
@@ -295,7 +316,7 @@ def _own_figures(each: TextSet, *, seed: int) -> dict[str, Figure | None]:
     looping = [words_in_loops(text) for text in words]
     windows = [share for text in plain if (share := mattr(text)) is not None]
     return {
-        "words_per_text": mean_figure([len(text) for text in words], seed=seed),
+        "words_per_text": mean_figure([len(text) for text in plain], seed=seed),
         "words_per_sentence": ratio_figure(
             [len(text) for text in plain], [len(finished_sentences(text)) for text in each.texts], seed=seed
         ),
@@ -312,13 +333,22 @@ def _own_figures(each: TextSet, *, seed: int) -> dict[str, Figure | None]:
 
 def _compared_figures(texts: Sequence[list[str]], *, seed: int) -> dict[str, Figure | None]:
     """Figures that hang on how much text there is, of texts that were cut alike."""
-    found: dict[str, Figure | None] = {"self_bleu": self_bleu_figure(texts, seed=seed)}
+    found = self_bleu_figures(texts, seed=seed)
     for n in (1, 2, 3):
         found[f"distinct_{n}"] = distinct_figure(texts, n, seed=seed)
     for n in (2, 3, 4):
         shares = [repetition(text, n) for text in texts]
         found[f"rep_{n}"] = mean_figure([share for share in shares if share is not None], seed=seed)
-    return found | zipf_figures(texts, seed=seed) | {"said_once": said_once_figure(texts, seed=seed)}
+    found |= zipf_figures(texts, seed=seed) | {"said_once": said_once_figure(texts, seed=seed)}
+    if not _are_one_text(texts):
+        return found
+    return {name: None if figure is None else Figure(figure.value) for name, figure in found.items()}
+
+
+def _are_one_text(texts: Sequence[list[str]]) -> bool:
+    """Whether all texts are one, cut in several places: how much figures vary cannot be told from that."""
+    longest = max(texts, key=len, default=[])
+    return all(longest[: len(text)] == text for text in texts)
 
 
 def _english_figures(each: TextSet, grammar: GrammarChecker | None, *, seed: int) -> dict[str, Figure | None]:
@@ -367,7 +397,7 @@ def _mauve(sets: Mapping[str, TextSet], featurise: Featurise, *, seed: int) -> d
 
 def _lengths(texts: Sequence[str]) -> dict[str, list[float]]:
     found = {
-        "words_per_text": [len(split_words(text)) for text in texts],
+        "words_per_text": [len(plain_words(split_words(text))) for text in texts],
         "words_per_sentence": [
             len(plain_words(split_words(sentence))) for text in texts for sentence in finished_sentences(text)
         ],

@@ -1,17 +1,17 @@
 """What the figures say, in words: every sentence carries the figures it rests on."""
 
 from gpt2kit.evaluation.comparison import Comparison
+from gpt2kit.evaluation.differences import FEWEST_COMPARED, MUCH_MORE, is_above, judge, overlap
 from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Likelihood
 from gpt2kit.evaluation.quality_words import quality_verdict, quality_warnings
+from gpt2kit.evaluation.repetition_words import loops_words, variety_words
 from gpt2kit.evaluation.statistics import Figure, Interval
-from gpt2kit.evaluation.texts import TextFigures, TextReport
+from gpt2kit.evaluation.texts import SHORTEST_COMPARED_WORDS, TextFigures, TextReport
 
 FEWEST_TEXTS = 30
 FEWEST_WORDS = 2000
-# A figure this much off the human one is spoken of; smaller differences are called none.
-_MUCH_LESS, _MUCH_MORE = 0.85, 1.15
 _RECITES_SHARE = 0.05
-_LOOPS_SHARE = 0.05
+_MOSTLY = 0.5  # of the texts cut by a limit: their mean length is the limit's
 
 
 def likelihood_verdict(own: Likelihood, comparison: Comparison | None, *, other: str) -> list[str]:
@@ -59,20 +59,25 @@ def likelihood_verdict(own: Likelihood, comparison: Comparison | None, *, other:
 
 
 def text_verdict(report: TextReport, *, copy_words: int) -> list[str]:
-    """Variety, loops, copies, length and coherence of the model's texts, against human text where there is some."""
+    """Variety, loops, copies, length and coherence of the model's texts, against human text where there is enough."""
     model, human = report.sets.get("model"), report.sets.get("human")
     if model is None:
         return []
-    lines = [
+    lines = _why_not_compared(report)
+    if human is not None and min(model.num_texts, human.num_texts) < FEWEST_COMPARED:
+        human = None
+    # Figures on n-grams are made of the places where all sets have a text.
+    beside = human if report.compared_texts >= FEWEST_COMPARED else None
+    return [
+        *lines,
         *_length(model, human),
-        *_variety(model, human),
-        *_loops(model, human),
+        *variety_words(model, beside, is_enough=report.compared_texts >= FEWEST_TEXTS),
+        *loops_words(model, beside),
         *_copies(model, human, copy_words=copy_words),
         *_invention(model, human),
         *_coherence(model, human, report.shuffled_coherence),
         *quality_verdict(report),
     ]
-    return lines
 
 
 def warnings_on_size(own: Likelihood, report: TextReport | None) -> list[str]:
@@ -84,66 +89,86 @@ def warnings_on_size(own: Likelihood, report: TextReport | None) -> list[str]:
             "nothing about other documents and are likely too narrow"
         )
     if report is not None and "model" in report.sets:
-        model = report.sets["model"]
-        if model.num_texts < FEWEST_TEXTS or model.num_words < FEWEST_WORDS:
-            found.append(
-                f"only {model.num_texts} texts of {model.num_words:,} words in all (better: {FEWEST_TEXTS} and "
-                f"{FEWEST_WORDS:,}): the figures on texts are rough; raise --num_samples or --sample_tokens"
-            )
+        found += _warnings_on_texts(report)
         found += quality_warnings(report)
-        if "human" in report.sets and report.compared_texts < min(each.num_texts for each in report.sets.values()):
+    return found
+
+
+def _why_not_compared(report: TextReport) -> list[str]:
+    """A sentence where there are too few texts to set the model's against human ones."""
+    model, human = report.sets["model"], report.sets.get("human")
+    if human is None:
+        return []
+    if min(model.num_texts, human.num_texts) < FEWEST_COMPARED:
+        return [
+            f"Not set against human text, for there are too few texts: {model.num_texts} of its own, "
+            f"{human.num_texts} human, and it takes {FEWEST_COMPARED} of each."
+        ]
+    if report.compared_texts < FEWEST_COMPARED:
+        return [
+            f"Variety and repetition are not set against human text: only {report.compared_texts} places have texts "
+            f"of {SHORTEST_COMPARED_WORDS} words from all, and it takes {FEWEST_COMPARED}."
+        ]
+    return []
+
+
+def _warnings_on_texts(report: TextReport) -> list[str]:
+    """Sets of few texts, those that stand alone, and human texts that are not independent."""
+    found = []
+    for name, whose, remedy in (
+        ("model", "", "raise --num_samples or --sample_tokens"),
+        ("human", "human ", "give more held-out text"),
+    ):
+        each = report.sets.get(name)
+        if each is not None and (each.num_texts < FEWEST_TEXTS or each.num_words < FEWEST_WORDS):
             found.append(
-                f"texts left out of the figures on n-grams, because one of the sets has fewer than 8 words there: "
-                f"{report.num_left_out}"
+                f"only {each.num_texts} {whose}texts of {each.num_words:,} words in all (better: {FEWEST_TEXTS} and "
+                f"{FEWEST_WORDS:,}): the figures on texts are rough; {remedy}"
             )
+    sizes = [each.num_texts for each in report.sets.values()]
+    if min(sizes) < max(sizes):
+        found.append(
+            f"figures on n-grams compare only the first {min(sizes)} texts of each set, as many as the smallest has"
+        )
+    if "human" in report.sets and report.compared_texts < min(sizes):
+        found.append(
+            f"texts left out of the figures on n-grams, because one of the sets has fewer than "
+            f"{SHORTEST_COMPARED_WORDS} words there: {report.num_left_out}; {report.compared_texts} are compared"
+        )
+    human = report.sets.get("human")
+    if human is not None and human.num_sources == 1 < human.num_texts:
+        found.append(
+            f"all {human.num_texts} human texts come from one document: they are not independent, and the intervals "
+            "of human figures say nothing of other documents and are likely too narrow"
+        )
     return found
 
 
 def _length(model: TextFigures, human: TextFigures | None) -> list[str]:
-    own, theirs = _value(model, "words_per_text"), _value(human, "words_per_text")
+    """A length that a limit made is not one of the text."""
+    own = model.figures.get("words_per_text")
+    theirs = None if human is None else human.figures.get("words_per_text")
     if own is None:
         return []
-    if not theirs or _MUCH_LESS <= own / theirs <= _MUCH_MORE:
-        return [f"Its texts are {own:.0f} words long" + (f", as the human ones ({theirs:.0f})." if theirs else ".")]
-    word = "shorter" if own < theirs else "longer"
-    return [f"Its texts are {word} than the human ones: {own:.0f} words against {theirs:.0f}."]
-
-
-def _variety(model: TextFigures, human: TextFigures | None) -> list[str]:
-    own, theirs = _value(model, "distinct_2"), _value(human, "distinct_2")
-    if own is None:
-        return []
-    if not theirs:
-        return [f"{100 * own:.0f}% of its word pairs are different ones (distinct-2)."]
-    figures = f"(distinct-2 {own:.3f} against {theirs:.3f})"
-    if own / theirs < _MUCH_LESS:
-        return [f"Less varied than human text {figures}."]
-    if own / theirs > _MUCH_MORE:
-        return [f"More varied than human text {figures}: often a sign of words without connection."]
-    return [f"About as varied as human text {figures}."]
-
-
-def _loops(model: TextFigures, human: TextFigures | None) -> list[str]:
-    looping, repeated = _value(model, "looping_texts"), _value(model, "rep_4")
-    usual, usually_looping = _value(human, "rep_4"), _value(human, "looping_texts")
-    lines = []
-    if looping is not None and looping > (usually_looping or 0.0) + _LOOPS_SHARE:
-        beside = "" if usually_looping is None else f" (human: {100 * usually_looping:.0f}%)"
-        lines.append(
-            f"REPEATS ITSELF: {100 * looping:.0f}% of its texts fall into a loop{beside}. A higher temperature, top_p, "
-            "or a repetition penalty helps."
-        )
-    if repeated is not None and repeated > (usual or 0.0) + _LOOPS_SHARE:
-        beside = "" if usual is None else f" (human: {100 * usual:.1f}%)"
-        lines.append(
-            f"Says again what it said: {100 * repeated:.1f}% of the four-word runs of a text stand in it before"
-            f"{beside}."
-        )
-    return lines or ["It does not repeat itself more than humans do."] * (repeated is not None and human is not None)
+    said = f"Its texts are {own.value:.0f} words long"
+    if model.num_cut is not None and model.num_cut > _MOSTLY * model.num_texts:
+        return [f"{said}; a limit cut off {model.num_cut} of {model.num_texts}, so this is no length of its own."]
+    if human is None or theirs is None or model.num_cut is None:
+        return [f"{said}."]
+    if human.num_cut is None or human.num_cut > _MOSTLY * human.num_texts:
+        return [f"{said}; the human ones were cut ({theirs.value:.0f} words) and go on, so lengths do not compare."]
+    word = judge(own, theirs, is_enough=min(model.num_texts, human.num_texts) >= FEWEST_TEXTS)
+    if word == "alike":
+        return [f"{said}, about as the human ones ({theirs.value:.0f})."]
+    if word == "unclear":
+        return [f"{said}, human ones {theirs.value:.0f}: from so few texts no difference can be told."]
+    how = "shorter" if word == "less" else "longer"
+    return [f"Its texts are {how} than the human ones: {own.value:.0f} words against {theirs.value:.0f}."]
 
 
 def _copies(model: TextFigures, human: TextFigures | None, *, copy_words: int) -> list[str]:
-    own, theirs = _value(model, "copied"), _value(human, "copied")
+    own = model.figures.get("copied")
+    theirs = None if human is None else human.figures.get("copied")
     if own is None:
         return []
     longest = model.matches[0] if model.matches else None
@@ -151,11 +176,16 @@ def _copies(model: TextFigures, human: TextFigures | None, *, copy_words: int) -
     if longest is not None:
         place = ", ".join(part for part in (longest.source, longest.place) if part)
         where = f"; the longest copy is {longest.num_words} words, from {place}"
-    figures = f"{100 * own:.1f}% of its words stand in runs of {copy_words} or more copied from the training text"
+    is_many = own.value > _RECITES_SHARE + (0.0 if theirs is None else theirs.value)
+    is_clear = is_above(own, theirs, by=_RECITES_SHARE)
+    shown = _share(own, with_interval=is_many and not is_clear)
+    figures = f"{shown} of its words stand in runs of {copy_words} or more copied from the training text"
     if theirs is not None:
-        figures += f" (human held-out text: {100 * theirs:.1f}%)"
-    if own > _RECITES_SHARE + (theirs or 0.0):
+        figures += f" (human held-out text: {_share(theirs, with_interval=is_many and not is_clear)})"
+    if is_clear:
         return [f"RECITES: {figures}{where}. Train for fewer epochs, or on more text."]
+    if is_many:
+        return [f"Whether it recites is unclear from so few texts: {figures}{where}."]
     return [f"No sign of reciting: {figures}{where}."]
 
 
@@ -164,7 +194,7 @@ def _invention(model: TextFigures, human: TextFigures | None) -> list[str]:
     if human is None or "unseen_words" not in model.figures or "unseen_words" not in human.figures:
         return []
     own, theirs = model.figures["unseen_words"], human.figures["unseen_words"]
-    if own.value <= _MUCH_MORE * theirs.value or _overlap(own, theirs):
+    if own.value <= MUCH_MORE * theirs.value or overlap(own, theirs):
         return []
     return [
         f"Makes up words: {100 * own.value:.1f}% of its words are not in the training text "
@@ -173,31 +203,32 @@ def _invention(model: TextFigures, human: TextFigures | None) -> list[str]:
 
 
 def _coherence(model: TextFigures, human: TextFigures | None, floor: Figure | None) -> list[str]:
-    own, theirs = _value(model, "coherence"), _value(human, "coherence")
+    own = model.figures.get("coherence")
+    theirs = None if human is None else human.figures.get("coherence")
     if own is None or theirs is None or floor is None:
         return []
-    figures = f"(neighbouring sentences {own:.3f}; human {theirs:.3f}, human sentences shuffled {floor.value:.3f})"
-    if theirs <= floor.value:
+    figures = (
+        f"(neighbouring sentences {own.value:.3f}; human {theirs.value:.3f}, human sentences shuffled "
+        f"{floor.value:.3f})"
+    )
+    if theirs.value <= floor.value:
         return [f"Coherence says nothing here: human text does not come out above shuffled sentences {figures}."]
-    if human is not None and _overlap(model.figures["coherence"], human.figures["coherence"]):
-        return [f"Its sentences hang together about as well as a human's {figures}."]
-    position = (own - floor.value) / (theirs - floor.value)
+    if own.value <= floor.value:
+        return [f"Its sentences hang together no better than sentences in random order {figures}."]
+    # Texts with two sentences that can be compared may be few where texts are many.
+    if own.interval is None or theirs.interval is None:
+        return [f"Whether its sentences hang together cannot be told from so few pairs of them {figures}."]
+    if overlap(own, theirs):
+        return [f"How its sentences hang together cannot be told from human text {figures}."]
+    position = (own.value - floor.value) / (theirs.value - floor.value)
     if position > 1:
         return [f"Its sentences are more alike than a human's {figures}: read whether it dwells on one thing."]
     how = "little" if position < 0.5 else "less well than a human's"
     return [f"Its sentences hang together {how} {figures}."]
 
 
-def _overlap(one: Figure, other: Figure) -> bool:
-    """Whether their difference may be chance: the intervals of two figures overlap, or are not known."""
-    if one.interval is None or other.interval is None:
-        return True
-    return one.interval[0] <= other.interval[1] and other.interval[0] <= one.interval[1]
-
-
-def _value(figures: TextFigures | None, name: str) -> float | None:
-    figure = None if figures is None else figures.figures.get(name)
-    return None if figure is None else figure.value
+def _share(figure: Figure, *, with_interval: bool) -> str:
+    return f"{100 * figure.value:.1f}%{_percent(figure.interval) if with_interval else ''}"
 
 
 def _interval(interval: Interval | None, *, digits: int) -> str:
