@@ -203,6 +203,8 @@ def test_settings_that_do_not_agree():
         (b'{"settings": 1}\n', "holds no sample"),
         (b'{"text": "a"}\n[1]\n', r"x\.jsonl:2: should be a JSON object, and is a list"),
         (b'{"text": "a"}\n{"prompt": "b"}\n', r"x\.jsonl:2: is not a sample"),
+        (b'{"text": "a"}\n{"text": "b\\ud800"}\n', r"--samples .*x\.jsonl:2: its text holds half of a .*, \\ud800"),
+        (b'{"text": "a", "prompt": "\\udc00"}\n', r"x\.jsonl:1: its prompt holds half of a character, \\udc00"),
     ],
 )
 def test_files_that_are_no_samples(tmp_path, content, message):
@@ -210,6 +212,52 @@ def test_files_that_are_no_samples(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_samples(path)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"text": "a"}\n')
+    assert read_samples(path).texts == ["a"]
+
+
+def test_human_texts_beside_texts_from_elsewhere_have_their_typical_length(settings, tmp_path, prepared):
+    path = tmp_path / "elsewhere.jsonl"
+    texts = ["the old king saw the fox " * times for times in (1, 2, 2, 2, 40)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    found = evaluate(settings(samples=path, sample_tokens=200))
+    sizes = [len(prepared.tokenizer.encode(text)) for text in found.values["samples"]["human"]["texts"]]
+    typical = sorted(len(prepared.tokenizer.encode(text)) for text in texts)[2]
+    assert max(sizes) <= typical
+    assert any(f"cut to {typical} tokens, the median" in note for note in found.notes)
+    assert not any("than the human ones" in line or "as the human ones" in line for line in found.verdict)
+
+
+def test_only_human_texts_that_follow_other_prompts_are_said_to(settings, tmp_path, model_folder):
+    folder = model_folder()
+    first = evaluate(settings(model_dir=str(folder)))
+    assert not any("follow other prompts" in note for note in first.notes)
+    given = first.values["samples"]["model"]
+    path = tmp_path / "same.jsonl"
+    lines = [{"settings": {"max_new_tokens": 30}, "model": {"sha256": {}}}]
+    lines += [{"prompt": prompt, "text": text} for prompt, text in zip(given["prompts"], given["texts"], strict=True)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    same = evaluate(settings(model_dir=str(folder), samples=path))
+    assert not any("follow other prompts" in note for note in same.notes)
+    path.write_text("".join(json.dumps(line) + "\n" for line in [lines[0], {"text": "One"}, *lines[2:]]))
+    other = evaluate(settings(model_dir=str(folder), samples=path))
+    assert any("follow other prompts" in note for note in other.notes)
+
+
+def test_what_a_limit_cut_off_is_counted(settings, prepared):
+    held_out = read_held_out(prepared, choose_split(prepared, "auto"), max_tokens=10**6, seed=0)
+    cut = openings(held_out, number=5, prompt_words=5, continuation_words=20)
+    assert human_texts(cut, prepared.tokenizer, max_tokens=10**6).num_cut == 5  # their documents go on
+    whole = openings(held_out, number=5, prompt_words=5, continuation_words=10**6)
+    assert human_texts(whole, prepared.tokenizer, max_tokens=10**6).num_cut == 0
+    assert human_texts(whole, prepared.tokenizer, max_tokens=3).num_cut == len(whole) == 4
+    found = evaluate(settings())
+    assert found.texts.sets["model"].num_cut == 6
+    assert any("a limit cut off 6 of 6, so this is no length of its own" in line for line in found.verdict)
 
 
 def test_a_failure_on_the_way_leaves_no_empty_report(settings, monkeypatch):

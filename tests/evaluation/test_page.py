@@ -188,6 +188,19 @@ def test_all_that_was_measured_is_on_the_page(reported, page):
     assert all(page.find("title", within=each) for each in charts)
 
 
+def test_texts_of_a_file_are_not_said_to_be_the_models(reported, page):
+    article = page.find("article", "sample")[1]
+    assert page.find("section", "model", article)[0]["text"].strip().startswith("samples.jsonl")
+    shown = {each["text"] for each in page.find("dt")}
+    assert "copy_words" in shown
+    assert not shown & {"temperature", "num_samples", "top_p", "sample_tokens"}
+    values = json.loads(reported[0].report.with_suffix(".json").read_text())
+    values["settings"]["samples"] = None
+    own = Node(html_page(values))
+    assert own.find("section", "model", own.find("article", "sample")[1])[0]["text"].strip().startswith("model")
+    assert "temperature" in {each["text"] for each in own.find("dt")}
+
+
 def test_figures_that_the_page_does_not_know_by_name(reported):
     values = json.loads(reported[0].report.with_suffix(".json").read_text())
     values["texts"]["metrics"].append({"name": "newest", "title": "newest <figure>", "is_share": False, "digits": 2})

@@ -59,11 +59,13 @@ class Opening:
         prompt: where a model goes on from.
         continuation: what stands there in the held-out text.
         source: where it comes from.
+        goes_on: the held-out text does not end with the continuation.
     """
 
     prompt: str
     continuation: str
     source: str
+    goes_on: bool = False
 
 
 def choose_split(data: PreparedData, split: str) -> str:
@@ -166,7 +168,8 @@ def openings(held_out: HeldOut, *, number: int, prompt_words: int, continuation_
             if asked < 1 or len(here) - asked < min(_FEWEST_CONTINUATION_WORDS, continuation_words):
                 continue
             cut = here[asked - 1][1]
-            opening = Opening(text[here[0][0] : cut], text[cut : here[-1][1]], name)
+            goes_on = first + span < len(words)
+            opening = Opening(text[here[0][0] : cut], text[cut : here[-1][1]], name, goes_on)
             ranked.append((len(here) < span, turn, index, opening))
     ranked.sort(key=lambda entry: entry[:3])
     return [opening for *_, opening in ranked[:number]]

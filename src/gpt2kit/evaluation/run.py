@@ -1,7 +1,7 @@
 """`gpt2kit evaluate`: from a model to a report."""
 
 import time
-from pathlib import Path
+from statistics import median
 
 from gpt2kit.errors import DataError
 from gpt2kit.evaluation.breakdown import Breakdown, break_down, training_counts
@@ -24,13 +24,14 @@ from gpt2kit.evaluation.models import ModelRecord, find_model, find_other
 from gpt2kit.evaluation.probes import Probes
 from gpt2kit.evaluation.publish import publish
 from gpt2kit.evaluation.report import STEM
-from gpt2kit.evaluation.samples import generate_texts, human_texts, read_run, read_samples
+from gpt2kit.evaluation.samples import GivenTexts, generate_texts, human_texts, read_given
 from gpt2kit.evaluation.settings import EvaluateSettings
 from gpt2kit.evaluation.surprise import Surprise, surprise_of
 from gpt2kit.evaluation.texts import TextReport, TextSet, measure_texts
 from gpt2kit.files import numbered_report
 from gpt2kit.generation import LanguageModel, load
 from gpt2kit.model.folder import file_hashes
+from gpt2kit.tokens import Tokenizer
 
 _ORDER: tuple[str, ...] = ("model", "base", "other", "human")
 SAMPLES_READ = 6  # of each set of texts: those that the report shows
@@ -88,23 +89,34 @@ class _Run:
             self.records, context=settings.context, stride=settings.stride, full_last_window=settings.full_last_window
         )
         self.curve = self._read_curve()
-        self.given_samples = None if settings.samples is None else read_samples(settings.samples)
-        self.text_tokens = settings.sample_tokens if settings.samples is None else self._given_length(settings.samples)
+        self.given = None if settings.samples is None else read_given(settings.samples)
+        if self.given is not None:
+            self._check_writer(self.given)
         self.probes = Probes(
             settings, records=self.records, data=self.data, protocol=self.protocol, note=self.remarks.note
         )
 
-    def _given_length(self, samples: Path) -> int:
-        """The most tokens that a given text may have; says when another model wrote them."""
-        writer, limit = read_run(samples)
+    def _check_writer(self, given: GivenTexts) -> None:
+        """Say when another model wrote the given texts."""
         hashes = file_hashes(self.model.folder)
-        if any(writer.get(name, own) != own for name, own in hashes.items()):
+        if any(given.model_hashes.get(name, own) != own for name, own in hashes.items()):
             self.remarks.warn(
-                f"--samples {samples}: was written by a model with other files than {self.model.name}: what is said of "
-                "its texts is said of that other one's"
+                f"--samples {self.settings.samples}: was written by a model with other files than {self.model.name}: "
+                "what is said of its texts is said of that other one's"
             )
-        self.remarks.note("the human texts follow other prompts than the given texts do")
-        return limit or self.settings.sample_tokens
+
+    def _text_tokens(self, tokenizer: Tokenizer) -> int:
+        """The most tokens that human texts may have: as many as the model's, or as given texts typically have."""
+        if self.given is None:
+            return self.settings.sample_tokens
+        if self.given.limit_tokens is not None:
+            return self.given.limit_tokens
+        typical = max(int(median(len(ids) for ids in tokenizer.encode_batch(self.given.texts.texts))), 1)
+        self.remarks.note(
+            f"--samples {self.settings.samples} does not say how long its texts could be: the human ones are cut to "
+            f"{typical:,} tokens, the median of its texts"
+        )
+        return typical
 
     def _read_curve(self) -> Curve | None:
         """The curve of the model's training; a damaged record of it does not end the evaluation."""
@@ -186,28 +198,32 @@ class _Run:
             training_counts_V=training_counts(self.data, loaded.tokenizer),
         )
         self.probes.measure(record.role, loaded, documents, nats)
-        wanted = settings.num_samples if self.given_samples is None else len(self.given_samples.texts)
-        if not wanted:
-            return measured, documents, loaded.tokenizer.fingerprint
-        found = openings(
-            self.held_out,
-            number=wanted,
-            prompt_words=settings.prompt_words,
-            continuation_words=self.text_tokens,
-        )
-        if record is self.model:
-            if len(found) < wanted:
-                self.remarks.note(f"the held-out text has room for {len(found)} prompts; {wanted} were asked for")
-            human = human_texts(found, loaded.tokenizer, max_tokens=self.text_tokens)
-        if self.given_samples is not None and record is self.model:
-            sets["model"] = self.given_samples
-        elif self.given_samples is None and found:
-            sets[record.role] = generate_texts(loaded, found, title=record.name, settings=settings)
-        if record is self.model and found:
-            sets["human"] = human
+        self._collect_texts(record, loaded, sets)
         if record is self.model:
             self._measure_surprise(loaded, sets)
         return measured, documents, loaded.tokenizer.fingerprint
+
+    def _collect_texts(self, record: ModelRecord, loaded: LanguageModel, sets: dict[str, TextSet]) -> None:
+        """Put a model's texts into `sets`, and with the model measured the human ones."""
+        settings, given = self.settings, self.given
+        wanted = settings.num_samples if given is None else len(given.texts.texts)
+        if not wanted or (given is not None and record is not self.model):
+            return
+        max_tokens = self._text_tokens(loaded.tokenizer)
+        found = openings(
+            self.held_out, number=wanted, prompt_words=settings.prompt_words, continuation_words=max_tokens
+        )
+        if record is self.model and len(found) < wanted:
+            self.remarks.note(f"the held-out text has room for {len(found)} prompts; {wanted} were asked for")
+        if given is not None:
+            sets["model"] = given.texts
+        elif found:
+            sets[record.role] = generate_texts(loaded, found, title=record.name, settings=settings)
+        if record is not self.model or not found:
+            return
+        sets["human"] = human_texts(found, loaded.tokenizer, max_tokens=max_tokens)
+        if given is not None and given.texts.prompts[: len(found)] != sets["human"].prompts:
+            self.remarks.note("the human texts follow other prompts than the given texts do")
 
     def _measure_surprise(self, loaded: LanguageModel, sets: dict[str, TextSet]) -> None:
         """Let the model read the texts that the report shows."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,31 @@ _HALF_A_CHARACTER = "\ufffd"
 _TAKEN_OVER = ("temperature", "top_k", "top_p", "seed", "device", "precision")
 
 
+@dataclass(frozen=True, slots=True)
+class GivenTexts:
+    """Texts of a file, and what the file says of the run that wrote them.
+
+    Attributes:
+        texts: the texts.
+        model_hashes: of the files of the model that wrote them, by name; empty where the file does not say.
+        limit_tokens: the most tokens that a text could have; None where the file does not say.
+    """
+
+    texts: TextSet
+    model_hashes: dict[str, str]
+    limit_tokens: int | None
+
+
 def read_samples(path: Path, *, option: str = "--samples") -> TextSet:
-    """Read the samples of a run of `gpt2kit generate`.
+    """The texts of `read_given` alone."""
+    return read_given(path, option=option).texts
+
+
+def read_given(path: Path, *, option: str = "--samples") -> GivenTexts:
+    """Read the samples of a run of `gpt2kit generate`, or of another program that writes JSONL.
 
     Args:
-        path: its JSONL file: a record of the run on the first line, then a sample a line.
+        path: its JSONL file: a record of the run on the first line, if any, then a sample a line.
         option: how the user named the file, for messages.
 
     Raises:
@@ -29,40 +50,57 @@ def read_samples(path: Path, *, option: str = "--samples") -> TextSet:
     """
     try:
         # Not splitlines(), which would split at U+2028 in a text.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise UsageError(f"{option} {path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{option} {path}: is not a JSONL file of `gpt2kit generate` (not UTF-8)") from error
-    samples = []
+    samples: list[dict[str, Any]] = []
+    record: dict[str, Any] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        sample = _parse(line, place=f"{option} {path}:{number}")
+        place = f"{option} {path}:{number}"
+        sample = _parse(line, place=place)
         if number == 1 and "text" not in sample:
-            continue  # the record of the run
-        if not isinstance(sample.get("text"), str) or not isinstance(sample.get("prompt", ""), str):
-            raise DataError(f"{option} {path}:{number}: is not a sample: it should have a text under 'text'")
+            record = sample
+            continue
+        _check(sample, place=place)
         samples.append(sample)
     if not samples:
         raise DataError(f"{option} {path}: holds no sample")
     reasons = [sample.get("finish_reason") for sample in samples]
-    return TextSet(
+    ended = None if None in reasons else [reason != "length" for reason in reasons]
+    texts = TextSet(
         title=path.name,
         texts=[sample["text"] for sample in samples],
         prompts=[sample.get("prompt", "") for sample in samples],
-        ended=None if None in reasons else [reason != "length" for reason in reasons],
+        ended=ended,
+        num_cut=None if ended is None else ended.count(False),
     )
+    return GivenTexts(texts, *_run_of(record))
 
 
-def read_run(path: Path) -> tuple[dict[str, str], int | None]:
-    """What `gpt2kit generate` says of the run that wrote a file: hashes of the model's files, and tokens at most."""
-    with path.open(encoding="utf-8") as file:
-        record = _parse(file.readline(), place=f"{path}:1")
+def _run_of(record: dict[str, Any]) -> tuple[dict[str, str], int | None]:
+    """Hashes of the model's files, and tokens at most, as the record of a run has them."""
     try:
         return dict(record["model"]["sha256"]), int(record["settings"]["max_new_tokens"])
     except (KeyError, TypeError, ValueError):
         return {}, None  # samples from elsewhere
+
+
+def _check(sample: dict[str, Any], *, place: str) -> None:
+    """Refuse what is no sample, and text that no tokenizer can read."""
+    if not isinstance(sample.get("text"), str) or not isinstance(sample.get("prompt", ""), str):
+        raise DataError(f"{place}: is not a sample: it should have a text under 'text'")
+    for key in ("text", "prompt"):
+        try:
+            sample.get(key, "").encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{place}: its {key} holds half of a character, \\u{ord(error.object[error.start]):04x}; write the "
+                "whole character, or leave it out"
+            ) from error
 
 
 def _parse(line: str, *, place: str) -> dict[str, Any]:
@@ -98,13 +136,15 @@ def generate_texts(
         prompts=[sample.prompt for sample in samples],
         ended=[sample.finish_reason != "length" for sample in samples],
         sources=[openings[sample.prompt_index].source for sample in samples],
+        num_cut=sum(sample.finish_reason == "length" for sample in samples),
     )
 
 
 def human_texts(openings: Sequence[Opening], tokenizer: Tokenizer, *, max_tokens: int) -> TextSet:
     """What humans wrote behind the same beginnings, cut to as many tokens as a model may write."""
-    texts = []
+    texts, num_cut = [], 0
     for opening, ids in zip(openings, tokenizer.encode_batch([each.continuation for each in openings]), strict=True):
+        num_cut += opening.goes_on or len(ids) > max_tokens
         if len(ids) <= max_tokens:
             texts.append(opening.continuation)
         else:
@@ -114,4 +154,5 @@ def human_texts(openings: Sequence[Opening], tokenizer: Tokenizer, *, max_tokens
         texts=texts,
         prompts=[opening.prompt for opening in openings],
         sources=[opening.source for opening in openings],
+        num_cut=num_cut,
     )

@@ -33,6 +33,9 @@ _KNOWN = {
     "warnings", "notes", "settings", "provenance", "seconds", "verdict",
 }  # fmt: skip
 
+# Settings that nothing hangs on where the texts come from a file.
+_OF_GENERATED_TEXTS = {"num_samples", "sample_tokens", "temperature", "top_k", "top_p"}
+
 
 def html_page(values: Mapping[str, Any]) -> str:
     """The report as one HTML file with everything in it; what it holds comes from texts of strangers and is escaped.
@@ -44,12 +47,15 @@ def html_page(values: Mapping[str, Any]) -> str:
     style = environment.loader.get_source(environment, "report.css")[0] if environment.loader else ""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     names = _names(values)
+    text_names = _text_names(values, names)
     return environment.get_template("report.html.j2").render(
         style=style,
         # The only thing that the browser may use is this very style sheet.
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         values=values,
         names=names,
+        text_names=text_names,
+        key_names=names | ({"model": f"{names['model']}; texts: {text_names['model']}"} if text_names != names else {}),
         names_shown=[
             role for role in names if role in values["models"] or role in (values["texts"] or {}).get("sets", {})
         ],
@@ -62,15 +68,19 @@ def html_page(values: Mapping[str, Any]) -> str:
         part_groups=part_groups(values),
         likelihood_extras=likelihood_extras(values, names) + other_parts(values, names),
         text_rows=text_rows(values),
-        copies=copies_chart(values["texts"]["sets"], names) if values["texts"] else None,
+        copies=copies_chart(values["texts"]["sets"], text_names) if values["texts"] else None,
         longest=longest_copies(values),
         memory_tables=memory_tables(values, names),
-        samples=sample_views(values, names),
+        samples=sample_views(values, text_names),
         surprise_steps=SURPRISE_STEPS,
         others=[
             table for key in values if key not in _KNOWN for table in tables_of({key: values[key]}, "", names=names)
         ],
-        settings=[(key, cell(value) or str(value)) for key, value in values["settings"].items()],
+        settings=[
+            (key, cell(value) or str(value))
+            for key, value in values["settings"].items()
+            if values["settings"]["samples"] is None or key not in _OF_GENERATED_TEXTS
+        ],
     )
 
 
@@ -117,3 +127,11 @@ def _names(values: Mapping[str, Any]) -> dict[str, str]:
     if len(set(short.values())) < len(short):
         short = full
     return {role: printable(name) for role, name in short.items()} | {"human": "human text"}
+
+
+def _text_names(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
+    """What to call sets of texts: those of a file are not said to be the model's."""
+    sets = (values["texts"] or {}).get("sets", {})
+    if values["settings"]["samples"] is None or "model" not in sets:
+        return dict(names)
+    return {**names, "model": printable(sets["model"]["title"])}
