@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from gpt2kit import EvaluateSettings, evaluate
 from gpt2kit.evaluation.curve import read_curve
 from gpt2kit.evaluation.page import html_page
+from gpt2kit.evaluation.page.charts import curve_words
 from gpt2kit.evaluation.page.figures import part_groups
+from gpt2kit.evaluation.page.memory import longest_copies
 from gpt2kit.evaluation.page.passages import mark_copies, mark_surprise, printable
 from gpt2kit.evaluation.page.plots import dot_row, ticks
 from gpt2kit.evaluation.page.tables import tables_of
@@ -257,6 +259,65 @@ def test_the_curve_of_many_steps_is_made_of_means(tmp_path):
     assert curve.train[0] == (2.0, 2.0)
     assert curve.train[-1] == (499.5, 499.5)
     assert all(step == loss for step, loss in curve.train)
+
+
+def test_the_training_loss_in_words_is_no_single_batch():
+    losses = [3.4 - step / 100 + (0.4 if step in (0, 99) else 0.0) for step in range(100)]
+    curve = {"train": list(enumerate(losses)), "validation": [], "events": [], "steps_per_point": 1}
+    assert "went from 3.395 to 2.495 (means of the first and the last tenth)." in curve_words(curve)
+    assert curve_words(curve | {"train": curve["train"][:19]}) == ""
+    assert "tenth; each point is the mean of 5 steps)" in curve_words(curve | {"steps_per_point": 5})
+
+
+def test_a_passage_within_another_is_no_row_of_its_own(reported):
+    values = json.loads(reported[0].report.with_suffix(".json").read_text())
+
+    def passage(start: int, end: int, *, text_index: int = 0) -> dict:
+        where = {"text_index": text_index, "start": start, "end": end, "source": "a.txt", "place": ""}
+        return where | {"num_words": (end - start) // 5, "text": "words", "edits": 2}
+
+    values["memorisation"]["near_copies"]["model"]["longest"] = [passage(0, 100)]
+    values["texts"]["sets"]["model"]["matches"] = [
+        passage(0, 40), passage(60, 100), passage(90, 140), passage(0, 30, text_index=1)
+    ]  # fmt: skip
+    kinds = [(row[0], row[1]) for row in longest_copies(values).rows]
+    assert kinds == [
+        ("20", "2 changed"), ("10", "word for word"), ("6", "word for word, too short to count")
+    ]  # fmt: skip
+
+
+def test_two_footnotes_at_one_place_are_two_numbers(reported):
+    values = json.loads(reported[0].report.with_suffix(".json").read_text())
+    samples = values["samples"]["model"]
+    span = {"kind": "exact", "end": 20, "num_words": 9, "edits": 0, "source": "a", "place": "", "training_text": ""}
+    samples["texts"][1] = "and then they went home again to the king"
+    samples["copies"][1] = [span | {"start": 0}, span | {"start": 4}]
+    samples["texts"][0], samples["copies"][0], samples["surprise"][0] = "", [], {"nats": [], "token_ends": []}
+    page = Node(html_page(values))
+    articles = page.find("article", "sample")
+    assert [each["text"] for each in page.find("sup", within=page.find("p", "copies", articles[1])[0])] == ["1, 2"]
+    empty = page.find("section", "model", articles[0])[0]
+    assert "An empty text." in empty["text"]
+    assert not page.find("p", "body", empty)
+
+
+def test_the_p_value_is_on_the_page(reported, page):
+    p_value = reported[0].comparison.p_value
+    assert f"p-value of the difference: {p_value:.2g}" in page.find("body")[0]["text"]
+
+
+def test_tables_name_and_write_numbers_for_readers():
+    [table] = tables_of([{"num_tokens": 10657, "num_bytes": 6761.0, "nats": 2.25}], "", names={})
+    assert (table.headers, table.rows) == (["tokens", "bytes", "nats"], [["10,657", "6,761", "2.25"]])
+
+
+def test_the_ends_of_a_scale_are_what_they_read():
+    row = dot_row(Metric("m", "m", digits=0), {"model": Figure(6.0), "human": Figure(7.0)})
+    (left, low), (right, high) = row.ends
+    for mark, value in zip(row.marks, (6.0, 7.0), strict=True):
+        assert mark.x == pytest.approx(left + (right - left) * (value - int(low)) / (int(high) - int(low)), abs=0.01)
+    percent = dot_row(Metric("m", "m", is_share=True), {"model": Figure(0.0712)})
+    assert [label for _, label in percent.ends] == ["0.0%", "7.2%"]
 
 
 def test_dots_lie_where_their_figures_are():

@@ -1,12 +1,14 @@
 """The charts of a report: the training's curve, and copies of the training text by their length."""
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from gpt2kit.evaluation.page.plots import Chart, line, percent, ticks
 
 _SMALLEST_SHARE_SCALE = 0.05  # hardly anything should look like hardly anything
 _MOST_DOTS = 60
+_FEWEST_AVERAGED = 2  # points at either end: the loss of a single batch is noise
 
 
 def curve_chart(curve: Mapping[str, Any]) -> Chart:
@@ -56,8 +58,14 @@ def curve_words(curve: Mapping[str, Any]) -> str:
         )
     if train := curve["train"]:
         size = curve["steps_per_point"]
-        mean = f", each point the mean of {size:,} steps" if size > 1 else ""
-        parts.append(f"On the text it learns from, it went from {train[0][1]:.3f} to {train[-1][1]:.3f}{mean}.")
+        mean = f"; each point is the mean of {size:,} steps" if size > 1 else ""
+        tenth = len(train) // 10
+        if tenth >= _FEWEST_AVERAGED:
+            first, last = (fmean(loss for _, loss in part) for part in (train[:tenth], train[-tenth:]))
+            parts.append(
+                f"On the text it learns from, it went from {first:.3f} to {last:.3f} (means of the first and the last "
+                f"tenth{mean})."
+            )
     return " ".join(parts)
 
 

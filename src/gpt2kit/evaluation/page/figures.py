@@ -85,6 +85,12 @@ def comparison_rows(values: Mapping[str, Any]) -> list[DotRow]:
     return rows
 
 
+def comparison_p_value(values: Mapping[str, Any]) -> str:
+    """How often two equally good models would differ as much; empty where that was not measured."""
+    p_value = (values["likelihood"].get("comparison") or {}).get("p_value")
+    return "" if p_value is None else f"{p_value:.2g}"
+
+
 def likelihood_table(values: Mapping[str, Any], names: Mapping[str, str]) -> Table:
     """Perplexity and bits per byte, a column a model."""
     by_role = likelihoods(values)

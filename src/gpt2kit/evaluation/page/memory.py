@@ -1,6 +1,6 @@
 """What a model remembers, as tables from the JSON values of a report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpt2kit.evaluation.page.passages import printable
@@ -16,10 +16,13 @@ def longest_copies(values: Mapping[str, Any]) -> Table | None:
     """The longest passages of the model's texts that are copies, exact ones and near ones; None without any."""
     matches = (values["texts"] or {}).get("sets", {}).get("model", {}).get("matches", ())
     shortest = values["settings"]["copy_words"]
-    exact = [(each, "word for word") for each in matches if each["num_words"] >= shortest]
+    exact = [
+        (each, "word for word" if each["num_words"] >= shortest else "word for word, too short to count")
+        for each in matches
+    ]
     near: Mapping[str, Any] = values["memorisation"].get("near_copies") or {}
     changed = [(each, f"{each['edits']} changed") for each in near.get("model", {}).get("longest", ())]
-    found = sorted(exact + changed, key=lambda pair: -int(pair[0]["num_words"]))[:_LONGEST]
+    found = _outermost(exact + changed)[:_LONGEST]
     if not found:
         return None
     rows = [
@@ -37,6 +40,21 @@ def longest_copies(values: Mapping[str, Any]) -> Table | None:
         rows,
         (1, 2, 3),
     )
+
+
+def _outermost(passages: Sequence[tuple[Mapping[str, Any], str]]) -> list[tuple[Mapping[str, Any], str]]:
+    """Passages with what kind they are, the longest first, without those that lie within another one."""
+    kept: list[tuple[Mapping[str, Any], str]] = []
+    # Of two that are the same passage, the one that comes first.
+    for each, kind in sorted(passages, key=lambda pair: int(pair[0]["start"]) - int(pair[0]["end"])):
+        if not any(
+            other["text_index"] == each["text_index"]
+            and other["start"] <= each["start"]
+            and each["end"] <= other["end"]
+            for other, _ in kept
+        ):
+            kept.append((each, kind))
+    return sorted(kept, key=lambda pair: -int(pair[0]["num_words"]))
 
 
 def memory_tables(values: Mapping[str, Any], names: Mapping[str, str]) -> list[Table]:

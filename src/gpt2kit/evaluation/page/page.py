@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gpt2kit.evaluation.page.charts import copies_chart, curve_chart
 from gpt2kit.evaluation.page.figures import (
+    comparison_p_value,
     comparison_rows,
     key_rows,
     likelihood_extras,
@@ -63,6 +64,7 @@ def html_page(values: Mapping[str, Any]) -> str:
         verdict=[_alarm_apart(line) for line in values["verdict"]],
         key_rows=key_rows(values),
         comparison_rows=comparison_rows(values),
+        p_value=comparison_p_value(values),
         curve=curve_chart(values["training"]) if values.get("training") else None,
         likelihood=likelihood_table(values, names),
         part_groups=part_groups(values),

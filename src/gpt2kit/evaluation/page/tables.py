@@ -41,7 +41,7 @@ def figure_of(value: Any) -> Figure | None:
 
 def in_words(name: str) -> str:
     """A key as a title."""
-    return name.replace("_", " ").strip()
+    return name.removeprefix("num_").replace("_", " ").strip()
 
 
 def cell(value: Any) -> str | None:
@@ -56,7 +56,7 @@ def cell(value: Any) -> str | None:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, str):
         return value
     if isinstance(value, Sequence) and len(value) <= _MOST_LISTED:
