@@ -65,6 +65,8 @@ def test_what_is_too_small_to_trust_is_said_of_humans_and_of_pairs_too():
     assert "only the first 17 texts of each set" in warnings
     assert "because one of the sets has fewer than 8 words there: 2; 15 are compared" in warnings
     assert "all 17 human texts come from one document" in warnings
+    both = {"model": figures(num_texts=17), "human": figures(num_texts=17)}
+    assert [line[:13] for line in warnings_on_size(measured, TextReport(both, 17, 1700, 0))] == ["only 17 texts"]
     enough = TextReport({"model": figures(), "human": figures()}, 40, 4000, 0)
     assert warnings_on_size(measured, enough) == []
 

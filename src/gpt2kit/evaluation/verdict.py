@@ -114,17 +114,13 @@ def _why_not_compared(report: TextReport) -> list[str]:
 
 def _warnings_on_texts(report: TextReport) -> list[str]:
     """Sets of few texts, those that stand alone, and human texts that are not independent."""
+    model, human = report.sets["model"], report.sets.get("human")
     found = []
-    for name, whose, remedy in (
-        ("model", "", "raise --num_samples or --sample_tokens"),
-        ("human", "human ", "give more held-out text"),
-    ):
-        each = report.sets.get(name)
-        if each is not None and (each.num_texts < FEWEST_TEXTS or each.num_words < FEWEST_WORDS):
-            found.append(
-                f"only {each.num_texts} {whose}texts of {each.num_words:,} words in all (better: {FEWEST_TEXTS} and "
-                f"{FEWEST_WORDS:,}): the figures on texts are rough; {remedy}"
-            )
+    if _is_small(model):
+        found.append(_small("texts", model, remedy="raise --num_samples or --sample_tokens"))
+    # As many human texts as few others need no warning of their own.
+    if human is not None and _is_small(human) and not (_is_small(model) and human.num_texts >= model.num_texts):
+        found.append(_small("human texts", human, remedy="give more held-out text"))
     sizes = [each.num_texts for each in report.sets.values()]
     if min(sizes) < max(sizes):
         found.append(
@@ -135,13 +131,23 @@ def _warnings_on_texts(report: TextReport) -> list[str]:
             f"texts left out of the figures on n-grams, because one of the sets has fewer than "
             f"{SHORTEST_COMPARED_WORDS} words there: {report.num_left_out}; {report.compared_texts} are compared"
         )
-    human = report.sets.get("human")
     if human is not None and human.num_sources == 1 < human.num_texts:
         found.append(
             f"all {human.num_texts} human texts come from one document: they are not independent, and the intervals "
             "of human figures say nothing of other documents and are likely too narrow"
         )
     return found
+
+
+def _is_small(each: TextFigures) -> bool:
+    return each.num_texts < FEWEST_TEXTS or each.num_words < FEWEST_WORDS
+
+
+def _small(what: str, each: TextFigures, *, remedy: str) -> str:
+    return (
+        f"only {each.num_texts} {what} of {each.num_words:,} words in all (better: {FEWEST_TEXTS} and "
+        f"{FEWEST_WORDS:,}): the figures on texts are rough; {remedy}"
+    )
 
 
 def _length(model: TextFigures, human: TextFigures | None) -> list[str]:
