@@ -117,10 +117,10 @@ def _warnings_on_texts(report: TextReport) -> list[str]:
     model, human = report.sets["model"], report.sets.get("human")
     found = []
     if _is_small(model):
-        found.append(_small("texts", model, remedy="raise --num_samples or --sample_tokens"))
+        found.append(_small("texts", model, remedy="more or longer ones help (--num_samples, --sample_tokens)"))
     # As many human texts as few others need no warning of their own.
     if human is not None and _is_small(human) and not (_is_small(model) and human.num_texts >= model.num_texts):
-        found.append(_small("human texts", human, remedy="give more held-out text"))
+        found.append(_small("human texts", human, remedy="more held-out text helps"))
     sizes = [each.num_texts for each in report.sets.values()]
     if min(sizes) < max(sizes):
         found.append(
