@@ -65,3 +65,18 @@ def prepared(raw_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Prep
             test_fraction=0.1,
         )
     )
+
+
+@pytest.fixture(scope="session")
+def prepared_for_tests_of_differences(raw_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """The same with eight documents to measure on: of fewer than six no two models are told apart."""
+    return prepare(
+        PrepareSettings(
+            input=raw_folder,
+            data_dir=tmp_path_factory.mktemp("prepared") / "data",
+            from_scratch=True,
+            vocab_size=400,
+            validation_fraction=0.1,
+            test_fraction=0.2,
+        )
+    )

@@ -19,7 +19,7 @@ from gpt2kit.evaluation.statistics import Figure, Interval, mean_figure, ratio_f
 Floats = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], tuple[Interval | None, float]]
 
-UNITS = (10, 20, 50, 200)
+UNITS = (6, 10, 20, 50, 200)
 REPEATS = 1000
 
 

@@ -12,6 +12,12 @@ from gpt2kit.model import GPT2, GPT2Config, save_model
 SMALL = {"num_samples": 6, "sample_tokens": 30, "prompt_words": 6, "device": "cpu", "picture": False}
 
 
+@pytest.fixture(scope="session")
+def prepared(prepared_for_tests_of_differences: PreparedData) -> PreparedData:
+    """Data with enough documents to tell models apart."""
+    return prepared_for_tests_of_differences
+
+
 @pytest.fixture
 def model_folder(prepared: PreparedData, tmp_path: Path) -> Callable[..., Path]:
     """Makes model folders with the prepared data's tokenizer: `spread` 0 predicts all tokens alike, more is worse."""

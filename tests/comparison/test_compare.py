@@ -110,7 +110,9 @@ def test_too_little_text_is_said(settings, model_folder, tmp_path):
     assert any("held-out documents: only 1" in warning for warning in found.warnings)
     assert any("no difference can come out clear" in warning for warning in found.warnings)
     assert not found.pairs[0].is_clear
-    assert found.verdict[0].startswith("No model is clearly the best")
+    assert found.verdict[0].startswith("No model is clearly the best: with 1 held-out document")
+    for page in (found.report.read_text(), found.report.with_suffix(".html").read_text()):
+        assert "of 1 document: likely too narrow, and nothing is judged by them" in page
 
 
 @pytest.mark.parametrize(

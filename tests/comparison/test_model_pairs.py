@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2kit.comparison.pairs import Rank, ranking_words, smallest_p
+from gpt2kit.comparison.pairs import Rank, ranking_words, smallest_p, too_few_words
 from gpt2kit.comparison.run import titled
 from gpt2kit.evaluation.statistics import holm
 
@@ -28,6 +28,16 @@ def test_how_small_p_can_get():
     assert smallest_p(14, 3) == 3 * 2 / 2**14
     assert smallest_p(1000, 45) == pytest.approx(45 / 20_001)
     assert smallest_p(2, 6) == 1.0
+
+
+def test_too_few_documents_are_named():
+    assert too_few_words(6, 1) == ""
+    assert too_few_words(6, 3) == "with 6 held-out documents and 3 pairs of models no difference can come out clear"
+    assert too_few_words(1, 1) == "with 1 held-out document and 1 pair of models no difference can come out clear"
+    lines = ranking_words([Rank("a", 1.0, [], [], ["b"]), Rank("b", 2.0, [], [], ["a"])], too_few=too_few_words(1, 1))
+    assert lines[0] == (
+        "No model is clearly the best: with 1 held-out document and 1 pair of models no difference can come out clear."
+    )
 
 
 def test_titles_tell_models_apart():

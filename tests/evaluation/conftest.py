@@ -25,6 +25,12 @@ def make_random_model(vocab_size: int, *, seed: int = 0, **shape: int) -> GPT2:
     return model.eval()
 
 
+@pytest.fixture(scope="session")
+def prepared(prepared_for_tests_of_differences: PreparedData) -> PreparedData:
+    """Data with enough documents to tell models apart."""
+    return prepared_for_tests_of_differences
+
+
 @pytest.fixture
 def random_model() -> Callable[..., GPT2]:
     """Makes random models of a vocabulary."""

@@ -56,7 +56,7 @@ def test_every_token_is_in_the_part_a_plain_loop_puts_it_in(protocol, lengths):
     assert found.documents[1]["bits_per_byte"] == pytest.approx(nats[1].sum() / math.log(2) / (3 * lengths[1]))
 
 
-def test_intervals_only_where_ten_units_hold_a_part():
+def test_intervals_only_where_six_units_hold_a_part():
     documents, nats = make([20] * 12 + [60] * 3)
     found = break_down(documents, nats, protocol=Protocol(64, 64), seed=0)
     of = {part.title: part for part in found.parts["place"]}

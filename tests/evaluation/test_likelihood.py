@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2kit.evaluation.comparison import compare
+from gpt2kit.evaluation.comparison import Comparison, compare
 from gpt2kit.evaluation.likelihood import Protocol, TokenDocument, summarise, token_nats, windows
 from gpt2kit.model import save_model
 
@@ -153,13 +153,49 @@ def test_pairs_show_a_difference_that_the_figures_alone_do_not():
     own = summarise(documents, easier, protocol=protocol, seed=0)
     other = summarise(documents, hard, protocol=protocol, seed=0)
     assert own.perplexity_interval[1] > other.perplexity_interval[0]  # they overlap
-    found = compare((own, documents), (other, documents), protocol=protocol, same_tokenizer=True, seed=0)
+    found = compare((own, documents), (other, documents), same_tokenizer=True, seed=0)
     assert found.is_clear
     assert found.perplexity_drop.value == pytest.approx(1 - own.perplexity / other.perplexity)
     assert found.perplexity_drop.value == pytest.approx(1 - math.exp(-0.05), abs=0.01)
     assert found.bits_per_byte_saved.value == pytest.approx(0.05 / math.log(2) / 3, abs=0.005)
     assert found.p_value == pytest.approx(1 / 20_001)  # none of 20,000 choices of signs comes near
-    none = compare((own, documents), (own, documents), protocol=protocol, same_tokenizer=True, seed=0)
+    none = compare((own, documents), (own, documents), same_tokenizer=True, seed=0)
     assert none.perplexity_drop.value == 0
     assert none.p_value == 1
     assert not none.is_clear
+
+
+@pytest.mark.parametrize(("num_documents", "is_possible"), [(5, False), (8, True)])
+def test_windows_of_few_documents_are_never_taken_for_independent_pairs(num_documents, is_possible):
+    """Each document has ten windows that differ alike, so windows would make chance look like a finding."""
+    protocol = Protocol(10, 10)
+    documents = [document(100, seed=number) for number in range(num_documents)]
+    hard = [np.full(100, 3.0) for _ in documents]
+    other = summarise(documents, hard, protocol=protocol, seed=0)
+
+    def against(saved: list[float]) -> Comparison:
+        easier = [values - by for values, by in zip(hard, saved, strict=True)]
+        own = summarise(documents, easier, protocol=protocol, seed=0)
+        return compare((own, documents), (other, documents), same_tokenizer=True, seed=0)
+
+    mixed = against([0.5, 0.4, 0.3, 0.2, -0.25, 0.1, -0.2, 0.35][:num_documents])
+    assert (mixed.num_units, mixed.to_dict()["unit"]) == (num_documents, "document")
+    assert mixed.p_value > 0.1
+    assert not mixed.is_clear
+    all_alike = against([0.5 + 0.01 * number for number in range(num_documents)])
+    assert all_alike.p_value == 2.0 ** (1 - num_documents)
+    assert all_alike.bits_per_byte_saved.interval[0] > 0
+    assert all_alike.is_clear == is_possible
+
+
+@pytest.mark.parametrize(
+    ("num_documents", "words"),
+    [
+        (6, "95% intervals over 6 documents"),
+        (2, "95% intervals over 20 windows of 2 documents: likely too narrow, and nothing is judged by them"),
+    ],
+)
+def test_intervals_say_what_they_are_over(num_documents, words):
+    documents = [document(100, seed=number) for number in range(num_documents)]
+    nats = [np.full(100, 1.0 + number) for number in range(num_documents)]
+    assert summarise(documents, nats, protocol=Protocol(10, 10), seed=0).intervals_text == words

@@ -31,7 +31,7 @@ def html_page(values: dict[str, Any], tables: Tables, sets: dict[str, TextSet]) 
         values=values,
         verdict=values["verdict"],
         models=_models(tables),
-        units=f"{likelihood.num_units:,} {likelihood.unit}s",
+        intervals=likelihood.intervals_text,
         pairs=_pairs(tables),
         matrix=_matrix(tables),
         titles=tables.titles,
@@ -71,6 +71,7 @@ def _pairs(tables: Tables) -> list[dict[str, Any]]:
         {
             "better": better,
             "worse": worse,
+            "documents": f"{pair.difference.num_units:,}",
             "saved": with_interval(figure.value, figure.interval, digits=4),
             "p": p_text(pair.p_value),
             "corrected": p_text(pair.corrected_p),

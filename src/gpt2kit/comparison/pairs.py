@@ -17,7 +17,7 @@ from typing import Any
 
 from gpt2kit.evaluation.comparison import Comparison
 from gpt2kit.evaluation.comparison import compare as compare_two
-from gpt2kit.evaluation.likelihood import Likelihood, Protocol, TokenDocument
+from gpt2kit.evaluation.likelihood import Likelihood, TokenDocument
 from gpt2kit.evaluation.statistics import SIGNIFICANCE, holm, smallest_p_value
 
 
@@ -97,12 +97,11 @@ class Rank:
     not_told_apart: list[str]
 
 
-def all_pairs(readings: Sequence[Reading], *, protocol: Protocol, seed: int) -> list[Pair]:
+def all_pairs(readings: Sequence[Reading], *, seed: int) -> list[Pair]:
     """Compare every two models, in the order they were given.
 
     Args:
         readings: of two models or more, on the same documents in the same order.
-        protocol: of all of them.
         seed: of bootstrap and test.
     """
     found = []
@@ -111,7 +110,6 @@ def all_pairs(readings: Sequence[Reading], *, protocol: Protocol, seed: int) -> 
         difference = compare_two(
             (first.likelihood, first.documents),
             (second.likelihood, second.documents),
-            protocol=protocol,
             same_tokenizer=same_tokenizer,
             seed=seed,
         )
@@ -142,10 +140,17 @@ def ranking(readings: Sequence[Reading], pairs: Sequence[Pair]) -> list[Rank]:
     return ranks
 
 
-def ranking_words(ranks: Sequence[Rank]) -> list[str]:
-    """The ranking in sentences: who leads, then each model in its place."""
+def ranking_words(ranks: Sequence[Rank], *, too_few: str = "") -> list[str]:
+    """The ranking in sentences: who leads, then each model in its place.
+
+    Args:
+        ranks: the models, the best first.
+        too_few: why nothing can be told apart, if the text is too little for that.
+    """
     best = ranks[0]
-    if not best.not_told_apart:
+    if too_few:
+        lines = [f"No model is clearly the best: {too_few}."]
+    elif not best.not_told_apart:
         lines = [f"{best.title} predicts the text best, clearly ahead of every other model."]
     elif len(best.not_told_apart) == len(ranks) - 1:
         lines = ["No model is clearly the best: the one with the lowest figure is not told apart from any other."]
@@ -165,6 +170,16 @@ def ranking_words(ranks: Sequence[Rank]) -> list[str]:
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+
+
+def too_few_words(num_documents: int, num_pairs: int) -> str:
+    """Why no difference can come out clear of so many documents and pairs of models; empty where one can."""
+    if num_documents > 1 and smallest_p(num_documents, num_pairs) <= SIGNIFICANCE:
+        return ""
+    return (
+        f"with {num_documents} held-out document{'s' * (num_documents != 1)} and {num_pairs} "
+        f"pair{'s' * (num_pairs != 1)} of models no difference can come out clear"
+    )
 
 
 def smallest_p(num_units: int, num_pairs: int) -> float:

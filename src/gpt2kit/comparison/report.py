@@ -61,7 +61,7 @@ class Tables:
     def differences(self) -> tuple[list[str], list[list[str]]]:
         """Headers and rows of all pairs, those that are told apart best first."""
         ordered = sorted(self.pairs, key=lambda pair: (pair.corrected_p, -abs(pair.saved)))
-        return ["better", "worse", "bits per byte saved", "p", "p, corrected", "clear"], [
+        return ["better", "worse", "bits per byte saved", "documents", "p", "p, corrected", "clear"], [
             pair_cells(pair) for pair in ordered
         ]
 
@@ -127,6 +127,7 @@ def pair_cells(pair: Pair) -> list[str]:
         better,
         worse,
         with_interval(abs(pair.saved), turned, digits=4),
+        f"{pair.difference.num_units:,}",
         p_text(pair.p_value),
         p_text(pair.corrected_p),
         "yes" if pair.is_clear else "no",
@@ -185,12 +186,12 @@ def markdown_text(
         "## Held-out text",
         tables.render(tables.likelihood(), markdown=True),
         f"Measured on {data['origin']} ({data['num_documents']:,} of {data['num_documents_in_all']:,} documents). "
-        f"Protocol: {protocol}. In brackets: 95% bootstrap intervals over {likelihood.num_units:,} {likelihood.unit}s.",
+        f"Protocol: {protocol}. In brackets: {likelihood.intervals_text}.",
         "## Differences",
         tables.render(tables.differences(), markdown=True),
-        "Both models read the same documents, so the difference is taken document by document. p: share of random "
-        "signs of these differences that give as much (two-sided); corrected by Holm for the number of pairs. Clear: "
-        "corrected p at most 5%, and 0 outside the interval.",
+        "Both models read the same documents, so the difference is taken document by document, and so are interval and "
+        "test. p: share of random signs of these differences that give as much (two-sided); corrected by Holm for the "
+        "number of pairs. Clear: corrected p at most 5%, and 0 outside the interval.",
         tables.render(tables.matrix(), markdown=True),
         "Bits per byte that the model of the row saves against that of the column; `?` where it is not clear.",
     ]

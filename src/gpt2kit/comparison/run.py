@@ -10,7 +10,7 @@ from typing import Any
 from gpt2kit.comparison import report as reports
 from gpt2kit.comparison.measure import Measured, measure_model
 from gpt2kit.comparison.page import html_page
-from gpt2kit.comparison.pairs import Pair, Rank, all_pairs, ranking, ranking_words, smallest_p
+from gpt2kit.comparison.pairs import Pair, Rank, all_pairs, ranking, ranking_words, too_few_words
 from gpt2kit.comparison.picture import draw
 from gpt2kit.comparison.settings import CompareSettings
 from gpt2kit.errors import MissingExtraError
@@ -145,7 +145,7 @@ class _Run:
             for record in self.records
         ]
         readings = [each.reading for each in measured]
-        pairs = all_pairs(readings, protocol=self.protocol, seed=settings.seed)
+        pairs = all_pairs(readings, seed=settings.seed)
         if len({reading.tokenizer for reading in readings}) > 1:
             self.remarks.note(
                 "the models have different tokenizers: perplexity compares only among those of the same letter"
@@ -154,7 +154,7 @@ class _Run:
         if sets and measured[0].human is not None:
             sets[HUMAN] = measured[0].human
         texts = self._measure_texts(sets)
-        self._warn_of_size(readings[0].likelihood, pairs, texts)
+        self._warn_of_size(readings[0].likelihood, texts)
         return self._report(stem, measured, pairs, texts, sets)
 
     def _measure_texts(self, sets: dict[str, TextSet]) -> TextReport | None:
@@ -169,25 +169,12 @@ class _Run:
             seed=self.settings.seed,
         )
 
-    def _warn_of_size(self, likelihood: Likelihood, pairs: Sequence[Pair], texts: TextReport | None) -> None:
-        # Models of different tokenizers are compared by documents, however few there are.
-        units = {}
-        for pair in pairs:
-            unit = "document" if pair.difference.perplexity_drop is None else likelihood.unit
-            units[pair.difference.num_units, unit] = pair
+    def _warn_of_size(self, likelihood: Likelihood, texts: TextReport | None) -> None:
         if likelihood.num_documents < FEWEST_UNITS:
-            over = " or ".join(f"{number} {unit}{'s' * (number > 1)}" for number, unit in units)
             self.remarks.warn(
-                f"held-out documents: only {likelihood.num_documents}. Differences are taken over {over}, which say "
-                "nothing about other documents"
+                f"held-out documents: only {likelihood.num_documents}. The intervals of each model's figures are made "
+                f"over {likelihood.num_units} windows of them and are likely too narrow; nothing is judged by them"
             )
-        for (number, unit), pair in units.items():
-            if smallest_p(number, len(pairs)) > 0.05:
-                whose = "" if len(units) == 1 else f" such as that of {pair.first} and {pair.second}"
-                self.remarks.warn(
-                    f"with {number} {unit}{'s' * (number > 1)} and {len(pairs)} pairs of models no difference{whose} "
-                    "can come out clear; measure on more text, or compare fewer models"
-                )
         if texts is not None and texts.compared_texts < FEWEST_TEXTS:
             self.remarks.warn(
                 f"figures on n-grams are made of only {texts.compared_texts} texts of each model and are rough; raise "
@@ -204,7 +191,10 @@ class _Run:
     ) -> ModelComparison:
         readings = [each.reading for each in measured]
         ranks = ranking(readings, pairs)
-        verdict = ranking_words(ranks)
+        too_few = too_few_words(readings[0].likelihood.num_documents, len(pairs))
+        if too_few:
+            self.remarks.warn(f"{too_few}: measure on more documents, or compare fewer models")
+        verdict = ranking_words(ranks, too_few=too_few)
         has_picture = self._draw(stem, measured, pairs, texts)
         values = self._values(measured, pairs, ranks, texts, sets) | {"verdict": verdict}
         tables = reports.Tables(measured, pairs, texts, copy_words=self.settings.copy_words)

@@ -46,7 +46,7 @@ class Part:
         num_tokens: its predicted tokens.
         num_units: documents (or windows) that hold any of them.
         nats: sum over them.
-        perplexity: exp(nats / tokens); an interval where ten units or more hold some of them.
+        perplexity: exp(nats / tokens); an interval where six units or more hold some of them.
     """
 
     title: str

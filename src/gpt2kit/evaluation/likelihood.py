@@ -32,7 +32,8 @@ from gpt2kit.evaluation.statistics import Interval, ratio_interval
 from gpt2kit.model import GPT2
 from gpt2kit.model.loss import IGNORED_TARGET, perplexity
 
-FEWEST_UNITS = 10  # of fewer documents, an interval is made over the windows instead
+# Of fewer documents no difference can be told from chance (two-sided, 2 / 2^5 > 5%), and intervals are over windows.
+FEWEST_UNITS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,17 @@ class Likelihood:
     num_units: int
     seconds: float
     token_nats: list[npt.NDArray[np.float64]] = field(repr=False)
+
+    @property
+    def intervals_text(self) -> str:
+        """What the intervals were made over, and what to make of them, in words."""
+        over = f"95% intervals over {self.num_units:,} {self.unit}{'s' * (self.num_units != 1)}"
+        if self.unit == "document":
+            return over
+        return (
+            f"{over} of {self.num_documents:,} document{'s' * (self.num_documents != 1)}: likely too narrow, and nothing "
+            "is judged by them"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON values, without those of single tokens."""
@@ -280,18 +292,25 @@ def units(
     Returns:
         "document" or "window", and for each unit [nats, predicted tokens, bytes].
     """
-    counted = [document.counts_N.sum() for document in documents]
     if len(documents) >= FEWEST_UNITS:
-        rows = [
-            (values.sum(), count, document.num_bytes)
-            for document, values, count in zip(documents, nats, counted, strict=True)
-        ]
-        return "document", np.array(rows, dtype=np.float64)
+        return "document", document_sums(documents, nats)
     rows = []
-    for document, values, count in zip(documents, nats, counted, strict=True):
+    for document, values in zip(documents, nats, strict=True):
+        count = document.counts_N.sum()
         for window in windows(len(values), protocol):
             stretch = slice(window.first, window.end)
             predicted = document.counts_N[stretch].sum()
             if predicted:
                 rows.append((values[stretch].sum(), predicted, document.num_bytes * predicted / count))
     return "window", np.array(rows, dtype=np.float64)
+
+
+def document_sums(
+    documents: Sequence[TokenDocument], nats: Sequence[npt.NDArray[np.float64]]
+) -> npt.NDArray[np.float64]:
+    """For each document [nats, predicted tokens, bytes]."""
+    rows = [
+        (values.sum(), document.counts_N.sum(), document.num_bytes)
+        for document, values in zip(documents, nats, strict=True)
+    ]
+    return np.array(rows, dtype=np.float64)

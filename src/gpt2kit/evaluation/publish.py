@@ -35,6 +35,7 @@ def publish(found: Findings, stem: Path) -> Evaluation:
     markdown = reports.markdown_text(
         values,
         marked,
+        likelihood=found.likelihood["model"],
         texts=found.texts,
         sets=found.sets,
         picture=picture,

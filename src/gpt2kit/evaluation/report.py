@@ -61,7 +61,8 @@ def likelihood_table(
         if comparison.perplexity_drop is not None:
             rows.append(["perplexity lower by", _percent(comparison.perplexity_drop), *empty])
         if comparison.p_value is not None:
-            rows.append(["p-value of the difference", f"{comparison.p_value:.2g}", *empty])
+            title = f"p-value of the difference, over {comparison.num_units:,} documents"
+            rows.append([title, f"{comparison.p_value:.2g}", *empty])
     headers = ["held-out text", *(title for title, _ in columns)]
     return text_table(rows, headers, markdown=markdown, right_align=range(1, len(headers)))
 
@@ -97,6 +98,7 @@ def markdown_text(
     values: dict[str, Any],
     tables: Sequence[str],
     *,
+    likelihood: Likelihood,
     texts: TextReport | None,
     sets: dict[str, TextSet],
     picture: Path | None,
@@ -113,8 +115,7 @@ def markdown_text(
         "## Held-out text",
         tables[0],
         f"Measured on {data['origin']} ({data['num_documents']:,} of {data['num_documents_in_all']:,} documents). "
-        f"Protocol: {values['likelihood']['protocol']['text']}. In brackets: 95% bootstrap intervals over "
-        f"{values['likelihood']['model']['num_units']:,} {values['likelihood']['model']['unit']}s.",
+        f"Protocol: {values['likelihood']['protocol']['text']}. In brackets: {likelihood.intervals_text}.",
         breakdown,
     ]
     if texts is not None:

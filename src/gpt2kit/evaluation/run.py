@@ -18,7 +18,7 @@ from gpt2kit.evaluation.ground import (
     open_data,
 )
 from gpt2kit.evaluation.heldout import openings, training_texts
-from gpt2kit.evaluation.likelihood import Likelihood, TokenDocument, summarise, token_nats
+from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Likelihood, TokenDocument, summarise, token_nats
 from gpt2kit.evaluation.mauve import MauveReader
 from gpt2kit.evaluation.models import ModelRecord, find_model, find_other
 from gpt2kit.evaluation.probes import Probes
@@ -145,10 +145,15 @@ class _Run:
             comparison = compare(
                 (likelihood["model"], encoded["model"]),
                 (likelihood[role], encoded[role]),
-                protocol=self.protocol,
                 same_tokenizer=same_tokenizer,
                 seed=self.settings.seed,
             )
+            if comparison.num_units < FEWEST_UNITS:
+                self.remarks.warn(
+                    f"the two models are compared over {comparison.num_units} held-out document"
+                    f"{'s' * (comparison.num_units > 1)}: no difference can be told from chance with fewer than "
+                    f"{FEWEST_UNITS}"
+                )
             if not same_tokenizer:
                 self.remarks.note("the two models have different tokenizers, so only bits per byte compare")
         sets = {name: sets[name] for name in _ORDER if name in sets}
