@@ -115,6 +115,21 @@ def test_too_little_text_is_said(settings, model_folder, tmp_path):
         assert "of 1 document: likely too narrow, and nothing is judged by them" in page
 
 
+def test_the_same_weights_write_the_same_texts_whether_or_not_their_folder_has_a_record(settings, model_folder):
+    plain, trained = model_folder("plain", spread=0.3), model_folder("trained", spread=0.3)
+    (trained / "training").mkdir()
+    found = compare(settings(plain, trained))
+    samples = found.values["samples"]
+    assert samples["plain"]["texts"] == samples["trained"]["texts"]
+    assert found.values["prompts"]["end_of_text_first"]
+    assert any("an end-of-text stands in front of all models' prompts" in note for note in found.notes)
+    assert "prompts with an end-of-text in front, for all models alike" in found.report.read_text()
+    without = compare(settings(plain, trained, end_of_text_first="off"))
+    assert not without.values["prompts"]["end_of_text_first"]
+    assert without.values["samples"]["plain"]["texts"] == without.values["samples"]["trained"]["texts"]
+    assert without.values["samples"]["plain"]["texts"] != samples["plain"]["texts"]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -60,6 +60,16 @@ def test_a_model_beside_its_base_on_the_same_tokens(settings, prepared, model_fo
     assert turned.comparison.bits_per_byte_saved.value == -found.comparison.bits_per_byte_saved.value
 
 
+def test_a_model_and_its_base_write_from_the_same_prompts(settings, prepared, model_folder):
+    base, folder = model_folder("base"), model_folder("model")
+    record_run(folder, base=str(base), fingerprint=prepared.manifest["fingerprint"])
+    found = evaluate(settings(model_dir=str(folder)))
+    samples = found.values["samples"]
+    assert samples["model"]["texts"] == samples["base"]["texts"]
+    assert found.values["prompts"]["end_of_text_first"]
+    assert "prompts with an end-of-text in front" in found.report.read_text()
+
+
 def test_perplexity_is_the_plain_mean_over_the_stored_tokens(settings, prepared):
     asked = settings(num_samples=0, context=16)
     found = evaluate(asked)

@@ -40,6 +40,7 @@ def test_a_run_writes_a_file_to_read_and_one_with_everything(settings, tmp_path)
     assert (header["kind"], header["seed"], header["method"]) == ("gpt2kit generation", 0, "sampling")
     assert set(header["model"]["sha256"]) == {"config.json", "model.safetensors", "tokenizer.json"}
     assert header["versions"]["torch"]
+    assert header["end_of_text_first"] is False
     assert [(s["prompt"], s["sample_index"]) for s in samples] == [
         ("The king", 0),
         ("The king", 1),

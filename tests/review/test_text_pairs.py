@@ -100,6 +100,15 @@ def test_files_of_generate_are_contestants_by_their_names(tmp_path):
     assert {pair.prompt_number for pair in found.pairs} == {0}
 
 
+def test_files_whose_prompts_had_another_form_are_warned_of(tmp_path, capsys):
+    paths = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
+    for path, is_first in zip(paths, (True, False), strict=True):
+        lines = [{"settings": {}, "end_of_text_first": is_first}, {"prompt": "p", "text": path.stem}]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    read_contestants(paths, with_human=False)
+    assert "write them with the same --end_of_text_first" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [

@@ -72,6 +72,7 @@ def measure_model(
     openings: Sequence[Opening],
     *,
     protocol: Protocol,
+    end_of_text_first: bool,
     settings: CompareSettings,
 ) -> Measured:
     """Open a model, let it read the held-out text and go on from its beginnings.
@@ -81,6 +82,7 @@ def measure_model(
         held_out: the text.
         openings: the beginnings; none leave texts out.
         protocol: of the likelihood.
+        end_of_text_first: put an end-of-text in front of every prompt.
         settings: of the comparison.
 
     Raises:
@@ -104,7 +106,13 @@ def measure_model(
         write_seconds = 0.0
         if openings:
             started = time.monotonic()
-            texts = generate_texts(model, openings, title=record.name, settings=settings.writing())
+            texts = generate_texts(
+                model,
+                openings,
+                title=record.name,
+                settings=settings.writing(),
+                end_of_text_first=end_of_text_first,
+            )
             write_seconds = time.monotonic() - started
             human = human_texts(openings, model.tokenizer, max_tokens=settings.sample_tokens)
     written = 0 if texts is None else sum(map(len, model.tokenizer.encode_batch(texts.texts)))

@@ -199,7 +199,8 @@ def markdown_text(
         parts += [
             "## Texts",
             tables.of_texts(markdown=True),
-            f"Same prompts, same seed. Figures on n-grams are made of {tables.texts.compared_texts} texts of each, cut "
+            f"Same prompts, same seed; {values['prompts']['text']}. "
+            f"Figures on n-grams are made of {tables.texts.compared_texts} texts of each, cut "
             f"to the same lengths: {tables.texts.compared_words:,} words.",
             *_side_by_side(sets),
         ]

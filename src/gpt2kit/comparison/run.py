@@ -18,9 +18,11 @@ from gpt2kit.evaluation.ground import (
     HeldOutChoice,
     Remarks,
     find_held_out,
+    find_prompt_form,
     find_protocol,
     find_sentence_space,
     open_data,
+    prompt_text,
 )
 from gpt2kit.evaluation.heldout import openings, training_texts
 from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Likelihood
@@ -126,6 +128,7 @@ class _Run:
         chosen = HeldOutChoice(settings.text, settings.split, settings.max_tokens, settings.seed)
         self.held_out = find_held_out(self.data, chosen, trained=self.records, remarks=self.remarks)
         self.protocol = find_protocol(self.records, context=settings.context, stride=settings.stride)
+        self.end_of_text_first = find_prompt_form(self.records, asked=settings.end_of_text_first, remarks=self.remarks)
 
     def measure_and_report(self, stem: Path) -> ModelComparison:
         """Measure every model, compare, and write it under a number."""
@@ -141,7 +144,14 @@ class _Run:
                 f"the held-out text has room for {len(found)} prompts; {settings.num_samples} were asked for"
             )
         measured = [
-            measure_model(record, self.held_out, found, protocol=self.protocol, settings=settings)
+            measure_model(
+                record,
+                self.held_out,
+                found,
+                protocol=self.protocol,
+                end_of_text_first=self.end_of_text_first,
+                settings=settings,
+            )
             for record in self.records
         ]
         readings = [each.reading for each in measured]
@@ -249,6 +259,7 @@ class _Run:
                 "num_documents_in_all": held_out.num_documents_in_all,
             },
             "protocol": {"context": protocol.context, "stride": protocol.stride, "text": protocol.to_text()},
+            "prompts": {"end_of_text_first": self.end_of_text_first, "text": prompt_text(self.end_of_text_first)},
             "likelihood": {each.reading.title: each.reading.likelihood.to_dict() for each in measured},
             "pairs": [pair.to_dict() for pair in pairs],
             "ranking": [vars(rank) for rank in ranks],

@@ -67,6 +67,11 @@ class CompareSettings(Settings):
     )
     top_k: int = Field(_WRITING["top_k"], ge=0, description="Keep the k most probable tokens; 0 keeps all.")
     top_p: float = Field(_WRITING["top_p"], gt=0, le=1, description="Keep the most probable tokens of this total.")
+    end_of_text_first: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Put end-of-text in front of every prompt, for all models alike. auto: on if gpt2kit trained any "
+        "of them, for its texts began so, else off.",
+    )
     copy_words: int = Field(
         8, ge=5, le=1000, description="Words in a row that count as copied from the training text; 13 is usual too."
     )

@@ -7,6 +7,7 @@ from typing import Any
 from gpt2kit.evaluation.breakdown import Breakdown
 from gpt2kit.evaluation.comparison import Comparison
 from gpt2kit.evaluation.curve import Curve
+from gpt2kit.evaluation.ground import prompt_text
 from gpt2kit.evaluation.heldout import HeldOut
 from gpt2kit.evaluation.likelihood import Likelihood, Protocol
 from gpt2kit.evaluation.models import ModelRecord
@@ -35,6 +36,8 @@ class Findings:
         comparison: of the two models, or None.
         same_tokenizer: whether all models have the same one, so that figures per token compare.
         sets: the texts that were measured, in the order of the report.
+        end_of_text_first: whether an end-of-text stood in front of the prompts that models went on from; None where
+            a file of given texts does not say.
         surprise: of the first texts of each set, what the model makes of their tokens.
         texts: their figures; None when left out.
         memory: what is remembered of the training text.
@@ -54,6 +57,7 @@ class Findings:
     comparison: Comparison | None
     same_tokenizer: bool
     sets: dict[str, TextSet]
+    end_of_text_first: bool | None
     surprise: dict[str, list[Surprise]]
     texts: TextReport | None
     memory: Memory
@@ -85,6 +89,7 @@ class Findings:
                 "comparison": None if self.comparison is None else self.comparison.to_dict(),
             },
             "breakdown": {role: each.to_dict() for role, each in self.breakdowns.items()},
+            "prompts": {"end_of_text_first": self.end_of_text_first, "text": prompt_text(self.end_of_text_first)},
             "texts": self._text_values(),
             "samples": {name: self._sample_values(name) for name in self.sets},
             "memorisation": self.memory.to_dict(),

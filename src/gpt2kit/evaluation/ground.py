@@ -11,6 +11,7 @@ from gpt2kit.evaluation.coherence import SentenceSpace, space_of_training_text
 from gpt2kit.evaluation.heldout import HeldOut, choose_split, read_held_out, read_text_file
 from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Protocol
 from gpt2kit.evaluation.models import ModelRecord
+from gpt2kit.generation.language_model import is_trained_here
 from gpt2kit.tokens import PreparedData
 
 
@@ -124,6 +125,32 @@ def find_sentence_space(data: PreparedData | None, *, seed: int, remarks: Remark
     except (MissingExtraError, DataError) as error:
         remarks.note(f"coherence is left out: {error}")
         return None
+
+
+def find_prompt_form(records: Sequence[ModelRecord], *, asked: Literal["auto", "on", "off"], remarks: Remarks) -> bool:
+    """Whether an end-of-text stands in front of the prompts; one answer, or the same weights would write other texts.
+
+    Args:
+        records: the models whose texts are compared.
+        asked: "auto" is on if gpt2kit trained any of them.
+        remarks: takes what there is to say.
+    """
+    trained = [record.name for record in records if is_trained_here(record.folder)]
+    if asked != "auto":
+        return asked == "on"
+    if 0 < len(trained) < len(records):
+        remarks.note(
+            f"an end-of-text stands in front of all models' prompts, because the training texts of "
+            f"{' and '.join(trained)} began so (--end_of_text_first off leaves it out)"
+        )
+    return bool(trained)
+
+
+def prompt_text(end_of_text_first: bool | None) -> str:
+    """The form of the prompts in a sentence's part; None where the file of given texts does not say."""
+    if end_of_text_first is None:
+        return "prompts of a form that the file of texts does not tell"
+    return f"prompts with{'' if end_of_text_first else 'out'} an end-of-text in front, for all models alike"
 
 
 def find_protocol(

@@ -130,8 +130,8 @@ class Likelihood:
         if self.unit == "document":
             return over
         return (
-            f"{over} of {self.num_documents:,} document{'s' * (self.num_documents != 1)}: likely too narrow, and nothing "
-            "is judged by them"
+            f"{over} of {self.num_documents:,} document{'s' * (self.num_documents != 1)}: likely too narrow, and "
+            "nothing is judged by them"
         )
 
     def to_dict(self) -> dict[str, Any]:

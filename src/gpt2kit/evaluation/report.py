@@ -122,6 +122,7 @@ def markdown_text(
         parts += [
             "## Texts",
             tables[1],
+            f"Written from {values['prompts']['text']}. "
             f"Figures that hang on how much text there is (distinct, self-BLEU, rep, Zipf, words said once) are made "
             f"of {texts.compared_texts} texts of each, cut to the same lengths: {texts.compared_words:,} words. "
             "What each figure is: docs/evaluation.md.",

@@ -13,6 +13,7 @@ from gpt2kit.evaluation.ground import (
     HeldOutChoice,
     Remarks,
     find_held_out,
+    find_prompt_form,
     find_protocol,
     find_sentence_space,
     open_data,
@@ -92,6 +93,11 @@ class _Run:
         self.given = None if settings.samples is None else read_given(settings.samples)
         if self.given is not None:
             self._check_writer(self.given)
+        self.end_of_text_first = (
+            find_prompt_form(self.records, asked=settings.end_of_text_first, remarks=self.remarks)
+            if self.given is None
+            else self.given.end_of_text_first
+        )
         self.probes = Probes(
             settings, records=self.records, data=self.data, protocol=self.protocol, note=self.remarks.note
         )
@@ -168,6 +174,7 @@ class _Run:
             comparison=comparison,
             same_tokenizer=same_tokenizer,
             sets=sets,
+            end_of_text_first=self.end_of_text_first,
             surprise=self.surprise,
             texts=self._measure_texts(sets),
             memory=self.probes.results(sets),
@@ -223,7 +230,9 @@ class _Run:
         if given is not None:
             sets["model"] = given.texts
         elif found:
-            sets[record.role] = generate_texts(loaded, found, title=record.name, settings=settings)
+            sets[record.role] = generate_texts(
+                loaded, found, title=record.name, settings=settings, end_of_text_first=bool(self.end_of_text_first)
+            )
         if record is not self.model or not found:
             return
         sets["human"] = human_texts(found, loaded.tokenizer, max_tokens=max_tokens)

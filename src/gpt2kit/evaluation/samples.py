@@ -25,11 +25,13 @@ class GivenTexts:
         texts: the texts.
         model_hashes: of the files of the model that wrote them, by name; empty where the file does not say.
         limit_tokens: the most tokens that a text could have; None where the file does not say.
+        end_of_text_first: whether an end-of-text stood in front of the prompts; None where the file does not say.
     """
 
     texts: TextSet
     model_hashes: dict[str, str]
     limit_tokens: int | None
+    end_of_text_first: bool | None
 
 
 def read_samples(path: Path, *, option: str = "--samples") -> TextSet:
@@ -78,7 +80,8 @@ def read_given(path: Path, *, option: str = "--samples") -> GivenTexts:
         ended=ended,
         num_cut=None if ended is None else ended.count(False),
     )
-    return GivenTexts(texts, *_run_of(record))
+    form = record.get("end_of_text_first")
+    return GivenTexts(texts, *_run_of(record), form if isinstance(form, bool) else None)
 
 
 def _run_of(record: dict[str, Any]) -> tuple[dict[str, str], int | None]:
@@ -114,7 +117,12 @@ def _parse(line: str, *, place: str) -> dict[str, Any]:
 
 
 def generate_texts(
-    model: LanguageModel, openings: Sequence[Opening], *, title: str, settings: EvaluateSettings
+    model: LanguageModel,
+    openings: Sequence[Opening],
+    *,
+    title: str,
+    settings: EvaluateSettings,
+    end_of_text_first: bool,
 ) -> TextSet:
     """Let a model go on from the beginnings of held-out texts.
 
@@ -123,12 +131,18 @@ def generate_texts(
         openings: the beginnings.
         title: what to call the texts.
         settings: how they are sampled, and the seed.
+        end_of_text_first: put an end-of-text in front of every prompt; the same for all models that are compared.
     """
     how: dict[str, Any] = {name: getattr(settings, name) for name in _TAKEN_OVER}
     samples = generate(
         model,
         [opening.prompt for opening in openings],
-        GenerateSettings(max_new_tokens=settings.sample_tokens, stream=False, **how),
+        GenerateSettings(
+            max_new_tokens=settings.sample_tokens,
+            stream=False,
+            end_of_text_first="on" if end_of_text_first else "off",
+            **how,
+        ),
     )
     return TextSet(
         title=title,

@@ -11,7 +11,7 @@ from typing import Any
 from gpt2kit.console import Progress, output, say
 from gpt2kit.generation.language_model import LanguageModel, load
 from gpt2kit.generation.output import HEADER_KIND, OutputFiles, command_line, model_record, shown
-from gpt2kit.generation.plan import Plan, make_plan
+from gpt2kit.generation.plan import Plan, make_plan, puts_end_of_text_first
 from gpt2kit.generation.prompts import collect_prompts
 from gpt2kit.generation.sample import Sample
 from gpt2kit.generation.settings import NATIVE_METHODS, Engine, GenerateSettings
@@ -112,6 +112,7 @@ def _header(settings: GenerateSettings, model: LanguageModel, plan: Plan) -> dic
         "method": settings.method,
         "seed": plan.seed,
         "settings": settings.to_dict(),
+        "end_of_text_first": puts_end_of_text_first(model, settings),
         "again": command_line(settings),
         "model": model_record(model.folder, known=plan.native.packed.hashes if plan.native else None),
         **_computed_by(plan),

@@ -100,7 +100,7 @@ class LanguageModel:
     @property
     def texts_begin_with_end_of_text(self) -> bool:
         """Whether it was trained by gpt2kit, where an end-of-text stands in front of every text."""
-        return (self.folder / _TRAINING_RECORD).is_dir()
+        return is_trained_here(self.folder)
 
     def native_for(self, *, engine: Engine, weights: WeightsSetting, can_decode: bool) -> NativeEngine | None:
         """The native engine, if it is to write a text; None for PyTorch.
@@ -130,6 +130,11 @@ class LanguageModel:
                 raise UsageError("--engine native: this model is not in a folder that the native engine can read")
             self._engines[chosen] = self._open_native(chosen)
         return self._engines[chosen]
+
+
+def is_trained_here(folder: Path) -> bool:
+    """Whether gpt2kit trained the model of a folder, by the record that it left there."""
+    return (folder / _TRAINING_RECORD).is_dir()
 
 
 def find_folder(name: str | Path) -> Path:

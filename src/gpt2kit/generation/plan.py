@@ -70,6 +70,12 @@ def make_plan(model: LanguageModel, prompts: Sequence[str], settings: GenerateSe
     return Plan(model, settings, tuple(jobs), _ending(settings), _penalties(model, settings), its_seed, native)
 
 
+def puts_end_of_text_first(model: LanguageModel, settings: GenerateSettings) -> bool:
+    """Whether an end-of-text stands in front of every prompt."""
+    asked = settings.end_of_text_first
+    return model.texts_begin_with_end_of_text if asked == "auto" else asked == "on"
+
+
 def plan_turn(model: LanguageModel, ids: Sequence[int], settings: GenerateSettings, *, prompt: str, key: int) -> Plan:
     """A plan to write one text, from ids that fit the context.
 
@@ -133,7 +139,6 @@ def _prompt_ids(model: LanguageModel, prompt: str, settings: GenerateSettings, *
         ids, _ = render_chat([*told, Message("user", prompt)], model.tokenizer, add_generation_prompt=True)
     else:
         ids = model.tokenizer.encode(prompt)
-    is_first = settings.end_of_text_first
-    if not ids or is_first == "on" or (is_first == "auto" and model.texts_begin_with_end_of_text):
+    if not ids or puts_end_of_text_first(model, settings):
         return [model.tokenizer.end_of_text, *ids]
     return ids
