@@ -13,12 +13,13 @@ from gpt2kit.cli import main
 from gpt2kit.errors import DataError, UsageError
 from gpt2kit.evaluation.canaries import count_in_training, draw_secrets, plant_canaries, read_canaries
 from gpt2kit.evaluation.exposure import EXPECTED_BITS, CanaryExposure, Exposure, measure_exposure
-from gpt2kit.evaluation.extraction import draw_excerpts, extract, shortened
+from gpt2kit.evaluation.extraction import Extraction, draw_excerpts, extract, shortened
 from gpt2kit.evaluation.likelihood import TokenDocument
 from gpt2kit.evaluation.membership import area_under_curve, membership
 from gpt2kit.evaluation.memorisation import TrainingText
 from gpt2kit.evaluation.memory_words import memory_verdict
 from gpt2kit.evaluation.probes import Memory, copied_spans
+from gpt2kit.evaluation.statistics import Figure, share_figure
 from gpt2kit.model import GPT2, save_model
 from gpt2kit.runtime import uniform
 
@@ -389,6 +390,56 @@ def test_known_canaries_alarm_however_many_there_are():
     found = Exposure(canaries, num_references=2000, most_bits=29.9, is_extrapolated=True)
     [line] = memory_verdict(Memory({}, {}, None, {"model": found}), near_words=20)
     assert line.startswith("REMEMBERS 8 of 8 planted numbers")
+
+
+def test_planted_numbers_that_are_not_in_the_training_text_are_named():
+    canaries = [CanaryExposure(str(n), 1, int(n < 2), 1.0, 0, math.log2(2001), 29.9) for n in range(3)]
+    found = Exposure([*canaries, CanaryExposure("9", 0, 0, 1.0, 900, 1.1, 1.1)], 2000, 29.9, is_extrapolated=True)
+    [line] = memory_verdict(Memory({}, {}, None, {"model": found}), near_words=20)
+    assert line.startswith("REMEMBERS 2 of 3 planted numbers (1 not in its training text: 2): ")
+
+
+def extraction(hits: int, total: int) -> Extraction:
+    flags = [number < hits for number in range(total)]
+    return Extraction(total, 50, 50, share_figure(flags), Figure(0.5), Figure(20.0), [])
+
+
+@pytest.mark.parametrize(
+    ("own", "control", "beginning"),
+    [
+        ((9, 23), (0, 13), "MEMORISED: "),  # Fisher's p is 0.009, though the two intervals overlap
+        ((9, 23), (0, 2), "Training text comes back, but so few cases do not tell"),
+        ((9, 23), (9, 23), "No sign"),
+        ((9, 23), (20, 23), "No sign"),
+        ((1, 200), (0, 200), "No sign"),
+        ((9, 23), None, "MEMORISED: "),
+    ],
+)
+def test_extraction_is_told_from_its_control_by_an_exact_test(own, control, beginning):
+    pair = (extraction(*own), None if control is None else extraction(*control))
+    [line] = memory_verdict(Memory({}, {"model": [pair]}, None, {}), near_words=20)
+    assert line.startswith(beginning)
+
+
+def test_the_alarm_needs_documents_and_the_advice_fits_the_epochs():
+    draw = np.random.default_rng(0)
+    members, others = (
+        np.stack([mean * 100 + draw.normal(0, 5, 16), np.full(16, 100.0), np.full(16, 400.0)], axis=1)
+        for mean in (2.0, 3.0)
+    )
+
+    def line(unit: str, epochs: float | None) -> str:
+        found = membership(members, others, base=None, same_tokenizer=True, unit=unit, seed=0)
+        [said] = memory_verdict(Memory({}, {}, found, {}), near_words=20, epochs=epochs)
+        return said
+
+    assert line("document", 3.0).startswith("KNOWS ITS TRAINING TEXT: ")
+    assert "Train for fewer epochs" in line("document", 3.0)
+    assert "Train for fewer epochs" in line("document", None)
+    assert line("document", 1.0).endswith("Train on more text, or without passages that come again and again.")
+    windows = line("window", 3.0)
+    assert windows.startswith("Unclear whether it knows its training text: ")
+    assert "16 and 16 windows of fewer than 6 documents on a side" in windows
 
 
 def test_two_texts_told_apart_by_chance_are_no_alarm():

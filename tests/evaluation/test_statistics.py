@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gpt2kit.evaluation.statistics import (
+    fisher_p_value,
     mean_figure,
     ratio_figure,
     ratio_interval,
@@ -174,3 +175,13 @@ def test_units_of_something_in_nothing_have_no_upper_end():
 def test_shares_of_fewer_than_five_units_have_no_interval():
     assert mean_figure([1.0, 2.0, 4.0, 3.0], seed=0).interval is None
     assert mean_figure([1.0, 2.0, 4.0, 3.0, 5.0], seed=0).interval is not None
+
+
+@pytest.mark.parametrize(
+    "cases", [(9, 23, 0, 13), (9, 23, 0, 2), (3, 7, 4, 5), (0, 5, 0, 5), (5, 5, 5, 5), (0, 5, 2, 5)]
+)
+def test_fishers_exact_test_is_scipys(cases):
+    stats = pytest.importorskip("scipy.stats")
+    hits, total, other_hits, other_total = cases
+    table = [[hits, total - hits], [other_hits, other_total - other_hits]]
+    assert fisher_p_value(*cases) == pytest.approx(stats.fisher_exact(table, alternative="greater").pvalue)

@@ -87,6 +87,11 @@ class Extraction:
     first_tokens: Figure
     examples: list[Extracted] = field(repr=False)
 
+    @property
+    def num_extracted(self) -> int:
+        """Sequences given back in full."""
+        return round(self.extracted.value * self.num_sequences)
+
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON values."""
         return {

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from gpt2kit.console import text_table
 from gpt2kit.evaluation.exposure import EXPECTED_BITS, Exposure
 from gpt2kit.evaluation.extraction import Extraction
+from gpt2kit.evaluation.likelihood import FEWEST_UNITS
 from gpt2kit.evaluation.membership import Membership
 from gpt2kit.evaluation.probes import Memory, NearFigures
-from gpt2kit.evaluation.statistics import Figure, Interval
+from gpt2kit.evaluation.statistics import SIGNIFICANCE, Figure, Interval, fisher_p_value
 from gpt2kit.evaluation.texts import Metric, TextReport
 
 _RECITES_SHARE = 0.05  # of words, more than humans
@@ -21,20 +22,30 @@ _TELLING_AUC = 0.7
 _ORDERS = 40  # one in forty is the 2.5% that a 95% interval leaves out on a side
 _STANDS_OUT_BITS = 8.0  # happens to one unplanted number in 256
 _REMEDY = "Train for fewer epochs, on more text, or without passages that come again and again."
+_REMEDY_OF_ONE_EPOCH = "Train on more text, or without passages that come again and again."
+_NUMBERS_NAMED = 5
 _SHARE = Metric("", "", is_share=True)
 
 
-def memory_verdict(memory: Memory, *, near_words: int) -> list[str]:
-    """What was found, in sentences; those that begin in capitals are alarms."""
+def memory_verdict(memory: Memory, *, near_words: int, epochs: float | None = None) -> list[str]:
+    """What was found, in sentences; those that begin in capitals are alarms.
+
+    Args:
+        memory: what was found.
+        near_words: words of the shortest near copy.
+        epochs: how often the model read its training text, if that is known: of one, fewer are no advice.
+    """
+    remedy = _REMEDY_OF_ONE_EPOCH if epochs is not None and epochs <= 1 else _REMEDY
     lines = []
     if "model" in memory.near:
-        lines += _near(memory.near["model"], memory.near.get("human"), near_words=near_words)
+        lines += _near(memory.near["model"], memory.near.get("human"), near_words=near_words, remedy=remedy)
     if pairs := memory.extraction.get("model"):
-        lines.append(_extraction(pairs, next((of for role, of in memory.extraction.items() if role != "model"), None)))
+        other = next((of for role, of in memory.extraction.items() if role != "model"), None)
+        lines.append(_extraction(pairs, other, remedy=remedy))
     if memory.membership is not None:
-        lines.append(_membership(memory.membership))
+        lines.append(_membership(memory.membership, remedy=remedy))
     if "model" in memory.exposure:
-        lines.append(_exposure(memory.exposure["model"]))
+        lines.append(_exposure(memory.exposure["model"], remedy=remedy))
     return lines
 
 
@@ -59,7 +70,7 @@ def memory_page(tables: Sequence[str]) -> str:
     return "\n\n".join(["## Memorisation", *tables, "What each figure is: docs/evaluation.md."])
 
 
-def _near(own: NearFigures, human: NearFigures | None, *, near_words: int) -> list[str]:
+def _near(own: NearFigures, human: NearFigures | None, *, near_words: int, remedy: str) -> list[str]:
     if own.share is None:
         return []
     theirs = None if human is None or human.share is None else human.share.value
@@ -70,13 +81,15 @@ def _near(own: NearFigures, human: NearFigures | None, *, near_words: int) -> li
     if theirs is not None:
         figures += f" (human held-out text: {100 * theirs:.1f}%)"
     if own.share.value > _RECITES_SHARE + (theirs or 0.0):
-        return [f"RECITES NEARLY: {figures}. {_REMEDY}"]
+        return [f"RECITES NEARLY: {figures}. {remedy}"]
     return [f"Few near copies: {figures}."]
 
 
 def _extraction(
     pairs: Sequence[tuple[Extraction, Extraction | None]],
     base: Sequence[tuple[Extraction, Extraction | None]] | None,
+    *,
+    remedy: str,
 ) -> str:
     """About the longest prompt."""
     own, control = pairs[-1]
@@ -88,14 +101,21 @@ def _extraction(
         figures += f" (held-out text: {_share(control.extracted)})"
     if base is not None:
         figures += f"; the other model in {_share(base[-1][0].extracted)}"
-    if own.extracted.value < _FEWEST_EXTRACTED or not _above(
-        own.extracted, None if control is None else control.extracted
-    ):
+    usual = 0.0 if control is None else control.extracted.value
+    if own.extracted.value < max(_FEWEST_EXTRACTED, usual) or own.extracted.value == usual:
         return f"No sign that training text can be extracted: {figures}."
-    return f"MEMORISED: {figures}. {_REMEDY}"
+    if control is not None:
+        p_value = fisher_p_value(own.num_extracted, own.num_sequences, control.num_extracted, control.num_sequences)
+        figures += f"; p = {p_value:.2g}"
+        if p_value > SIGNIFICANCE:
+            return (
+                f"Training text comes back, but so few cases do not tell whether more of it than held-out text: "
+                f"{figures}. Ask for more with --extraction, or hold out more text."
+            )
+    return f"MEMORISED: {figures}. {remedy}"
 
 
-def _membership(found: Membership) -> str:
+def _membership(found: Membership, *, remedy: str) -> str:
     own_gap = found.gap.value - (0.0 if found.base_gap is None else found.base_gap.value)
     attack = found.calibrated_auc or found.auc
     figures = (
@@ -114,11 +134,17 @@ def _membership(found: Membership) -> str:
         is_sure = attack.interval[0] > 0.5
     told = attack.value > _TELLING_AUC and is_sure
     if (own_gap > _LARGE_GAP_NATS and is_clear) or told:
-        return f"KNOWS ITS TRAINING TEXT: {figures}. {_REMEDY}"
+        if found.unit == "document":
+            return f"KNOWS ITS TRAINING TEXT: {figures}. {remedy}"
+        return (
+            f"Unclear whether it knows its training text: {figures}. These are {found.num_members} and "
+            f"{found.num_others} windows of fewer than {FEWEST_UNITS} documents on a side; windows of one document are "
+            "alike, so chance is not ruled out. Hold out more documents."
+        )
     return f"Little to tell training from held-out text by: {figures}."
 
 
-def _exposure(found: Exposure) -> str:
+def _exposure(found: Exposure, *, remedy: str) -> str:
     planted = found.planted
     if not planted:
         return "None of the canaries stands in its training text: nothing can be said about them."
@@ -139,9 +165,19 @@ def _exposure(found: Exposure) -> str:
         f"the most exposed stands {times} times in its training text and has {best.bits:.1f} of {found.most_bits:.1f} "
         f"bits ({usual})"
     )
+    absent = [each.secret for each in found.canaries if each.repetitions and not each.is_planted]
+    planted_text = f"{len(planted) + len(absent)} planted numbers{_absent(absent)}"
     if known:
-        return f"REMEMBERS {len(known)} of {len(planted)} planted numbers: {figures}. {_REMEDY}"
-    return f"None of {len(planted)} planted numbers stands out: {figures}."
+        return f"REMEMBERS {len(known)} of {planted_text}: {figures}. {remedy}"
+    return f"None of {planted_text} stands out: {figures}."
+
+
+def _absent(secrets: Sequence[str]) -> str:
+    """Planted numbers that the training text does not hold, in brackets; nothing without any."""
+    if not secrets:
+        return ""
+    named = ", ".join(secrets[:_NUMBERS_NAMED]) + (" and others" if len(secrets) > _NUMBERS_NAMED else "")
+    return f" ({len(secrets)} not in its training text: {named})"
 
 
 def _copies_table(memory: Memory, texts: TextReport, *, near_words: int, markdown: bool) -> str:
@@ -218,13 +254,6 @@ def _exposure_table(found: Mapping[str, Exposure], titles: Mapping[str, str], *,
     rows.append(["not planted, mean", 0, *("-" if bits is None else f"{bits:.1f}" for bits in means)])
     headers = ["canary", "times in the training text", *(f"{titles[role]}: exposure in bits" for role in found)]
     return text_table(rows, headers, markdown=markdown, right_align=range(1, len(headers)))
-
-
-def _above(own: Figure, other: Figure | None) -> bool:
-    """Whether the interval of a share lies above that of another."""
-    if other is None or own.interval is None or other.interval is None:
-        return True
-    return own.interval[0] > other.interval[1]
 
 
 def _share(figure: Figure) -> str:

@@ -25,6 +25,7 @@ class ModelRecord:
         sha256: of its weights, configuration and tokenizer.
         context: tokens it can look back on.
         trained_on: fingerprint of the prepared data it was trained on, if its folder says so.
+        epochs: how often it read that text, if its folder says so.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ModelRecord:
     sha256: str
     context: int
     trained_on: str | None
+    epochs: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON values."""
@@ -57,10 +59,15 @@ def find_model(name: str, *, role: str) -> ModelRecord:
         NetworkError: it would have to be fetched and cannot be.
     """
     folder = find_folder(name)
-    record = run_record(folder)
-    trained_on = (record or {}).get("data", {}).get("fingerprint")
+    record = run_record(folder) or {}
     return ModelRecord(
-        name, folder, role, sha256_json(file_hashes(folder)), read_config(folder).n_positions, trained_on
+        name=name,
+        folder=folder,
+        role=role,
+        sha256=sha256_json(file_hashes(folder)),
+        context=read_config(folder).n_positions,
+        trained_on=record.get("data", {}).get("fingerprint"),
+        epochs=record.get("plan", {}).get("epochs"),
     )
 
 

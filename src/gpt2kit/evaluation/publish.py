@@ -62,7 +62,7 @@ def _verdict(found: Findings) -> list[str]:
     verdict = likelihood_verdict(found.likelihood["model"], found.comparison, other=other)
     if found.texts is not None:
         verdict += text_verdict(found.texts, copy_words=found.settings.copy_words)
-    return verdict + memory_verdict(found.memory, near_words=found.settings.near_words)
+    return verdict + memory_verdict(found.memory, near_words=found.settings.near_words, epochs=found.records[0].epochs)
 
 
 def _tables(found: Findings, *, markdown: bool) -> list[str]:

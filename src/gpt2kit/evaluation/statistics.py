@@ -148,6 +148,33 @@ def sign_flip_p_value(differences_U: npt.ArrayLike, *, seed: int) -> float | Non
     return (1 + as_far) / (1 + _NUM_FLIPS)
 
 
+def fisher_p_value(hits: int, total: int, other_hits: int, other_total: int) -> float:
+    """How often chance alone gives a share as far above another: Fisher's exact test, one-sided.
+
+    If both shares were of one kind, the hits could be dealt out over all cases in any way (Fisher 1935, section 21.02):
+
+        p = Σ over k ≥ hits of C(total, k) C(other total, all hits - k) / C(all, all hits)
+
+    Args:
+        hits: cases that count.
+        total: of how many.
+        other_hits: likewise of the share it is held against.
+        other_total: of how many.
+    """
+    all_hits = hits + other_hits
+    log_ways = _log_choices(total + other_total, all_hits)
+    p_values = [
+        math.exp(_log_choices(total, k) + _log_choices(other_total, all_hits - k) - log_ways)
+        for k in range(max(hits, all_hits - other_total), min(all_hits, total) + 1)
+    ]
+    return min(math.fsum(p_values), 1.0)
+
+
+def _log_choices(total: int, chosen: int) -> float:
+    """The logarithm of C(total, chosen)."""
+    return math.lgamma(total + 1) - math.lgamma(chosen + 1) - math.lgamma(total - chosen + 1)
+
+
 def smallest_p_value(num_units: int) -> float:
     """The smallest p-value that `sign_flip_p_value` can give for so many units."""
     return 2.0 ** (1 - num_units) if num_units <= _MOST_EXACT_UNITS else 1 / (1 + _NUM_FLIPS)
