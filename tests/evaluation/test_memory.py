@@ -14,6 +14,7 @@ from gpt2kit.errors import DataError, UsageError
 from gpt2kit.evaluation.canaries import count_in_training, draw_secrets, plant_canaries, read_canaries
 from gpt2kit.evaluation.exposure import EXPECTED_BITS, CanaryExposure, Exposure, measure_exposure
 from gpt2kit.evaluation.extraction import Extraction, draw_excerpts, extract, shortened
+from gpt2kit.evaluation.heldout import read_held_out, training_texts
 from gpt2kit.evaluation.likelihood import TokenDocument
 from gpt2kit.evaluation.membership import area_under_curve, membership
 from gpt2kit.evaluation.memorisation import TrainingText
@@ -203,8 +204,58 @@ def test_canaries_survive_preparation_and_are_counted(raw_folder, tmp_path):
         split: count_in_training(read, (TrainingText(piece.text, "") for piece in data.documents(split)))
         for split in ("train", "validation")
     }
-    assert [sum(each) for each in zip(*counts.values(), strict=True)] == [1, 20, 0, 0, 0]
-    assert counts["train"][1] > 10
+    assert counts == {"train": [1, 20, 0, 0, 0], "validation": [0] * 5}
+
+
+def test_planted_texts_go_into_training_only_by_the_commands_of_the_docs(raw_folder, tmp_path, monkeypatch):
+    """Copies of one number on both sides made membership say 0.64 of a model that knew every document."""
+    monkeypatch.chdir(tmp_path)
+    raw = Path("data/raw")
+    raw.mkdir(parents=True)
+    for path in raw_folder.iterdir():
+        (raw / path.name).write_bytes(path.read_bytes())
+    assert main(["prepare", "data/raw", "--data_dir", "data/without", "--from_scratch", "--vocab_size", "400"]) == 0
+    assert main(["canaries", "data/raw"]) == 0
+    assert main(["prepare", "data/raw", "--from_scratch", "--vocab_size", "400"]) == 0
+    data = PreparedData.open(Path("data/processed"))
+    read = read_canaries(Path("data/canaries.json"))
+    assert count_in_training(read, training_texts(data))[:4] == [1, 4, 16, 64]
+    held_out = [piece.text for piece in data.documents("validation")]
+    assert held_out
+    assert not any(read.stand_in(text) for text in held_out)
+    # The other documents are split as if nothing had been planted.
+    assert held_out == [piece.text for piece in PreparedData.open(Path("data/without")).documents("validation")]
+    assert read_held_out(data, "train", max_tokens=10**6, seed=0).num_planted == 85
+
+
+def test_planted_numbers_in_a_held_out_split_are_left_out_and_warned_of(raw_folder, model_folder, tmp_path):
+    """Of data that an earlier version prepared, or where the planted texts were put into another file."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for path in raw_folder.iterdir():
+        (raw / path.name).write_bytes(path.read_bytes())
+    plant_canaries(raw, tmp_path / "c.json", repetitions=[40])
+    (raw / "canaries.jsonl").rename(raw / "notes.jsonl")
+    data = prepare(
+        PrepareSettings(
+            input=raw, data_dir=tmp_path / "data", from_scratch=True, vocab_size=400, validation_fraction=0.2
+        )
+    )
+    planted = sum(piece.source == "notes.jsonl" for piece in data.documents("validation"))
+    assert planted
+    found = evaluate(
+        EvaluateSettings(
+            model_dir=str(model_folder(vocab_size=data.tokenizer.vocab_size)),
+            data_dir=data.folder,
+            output_dir=tmp_path / "out",
+            canaries=tmp_path / "c.json",
+            num_samples=0,
+            picture=False,
+            device="cpu",
+        )
+    )
+    assert any(f"{planted:,} documents of the validation split hold planted numbers" in each for each in found.warnings)
+    assert found.likelihood["model"].num_documents == data.store("validation").num_documents - planted
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,12 @@ Kind = Literal["text", "chat", "completion"]
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 SPLITS = ("train", "validation", "test")
+PLANTED_TEXTS = "canaries.jsonl"  # file whose texts `gpt2kit canaries` planted: they are training text only
+
+
+def is_planted(source: str) -> bool:
+    """Whether a text was planted, by the name of its file: copies of one secret in two splits would tell nothing."""
+    return source.rpartition("/")[2] == PLANTED_TEXTS
 
 
 @dataclass(frozen=True, slots=True)

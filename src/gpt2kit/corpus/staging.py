@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from gpt2kit.corpus.document import Document
+from gpt2kit.corpus.document import Document, is_planted
 
 _HASH_BYTES = 16
 _WHITE_SPACE_HELD = 1 << 20
@@ -78,6 +78,7 @@ class Staging:
         self._piece_keys = array("Q")
         self._piece_chars = array("I")
         self._is_empty = bytearray()
+        self._is_planted = bytearray()
 
     @property
     def num_documents(self) -> int:
@@ -117,6 +118,7 @@ class Staging:
             self._add_piece(head + _json_text(before) + "}\n", key, len(before))
         self._hashes.extend(halves)
         self._is_empty.append(whole.is_empty)
+        self._is_planted.append(is_planted(source))
         return not whole.is_empty
 
     def add(self, document: Document) -> bool:
@@ -136,6 +138,7 @@ class Staging:
         self._add_piece(_json(values)[1:] + "\n", whole.halves()[0], sum(map(len, texts)))
         self._hashes.extend(whole.halves())
         self._is_empty.append(not any(text.strip() for text in texts))
+        self._is_planted.append(is_planted(values["source"]))
         return not self._is_empty[-1]
 
     def _add_piece(self, line: str, key: int, num_characters: int) -> None:
@@ -154,6 +157,7 @@ class Staging:
             np.frombuffer(self._piece_keys, dtype=np.uint64),
             np.frombuffer(self._piece_chars, dtype=np.uint32).astype(np.int64),
             is_empty_D,
+            np.frombuffer(self._is_planted, dtype=np.uint8).astype(bool),
         )
 
 
@@ -169,6 +173,7 @@ class PieceTable:
         piece_chars_P: characters, int64.
         is_duplicate_D: the same content came in before.
         is_kept_D: neither duplicate nor empty.
+        is_free_D: kept, and may go to any split: not planted.
     """
 
     def __init__(
@@ -178,6 +183,7 @@ class PieceTable:
         piece_keys_P: npt.NDArray[np.uint64],
         piece_chars_P: npt.NDArray[np.int64],
         is_empty_D: npt.NDArray[np.bool_],
+        is_planted_D: npt.NDArray[np.bool_],
     ) -> None:
         num_documents = len(num_pieces_D)
         self.document_keys_D = hashes_D2[:, 0]
@@ -195,11 +201,17 @@ class PieceTable:
         self.is_duplicate_D[order_D] = same_D
         self.is_duplicate_D &= ~is_empty_D
         self.is_kept_D = ~self.is_duplicate_D & ~is_empty_D
+        self.is_free_D = self.is_kept_D & ~is_planted_D
 
     @property
     def is_kept_P(self) -> npt.NDArray[np.bool_]:  # noqa: N802 (carries its shape)
         """Pieces of the documents that are kept."""
         return self.is_kept_D[self.document_of_piece_P]
+
+    @property
+    def is_free_P(self) -> npt.NDArray[np.bool_]:  # noqa: N802 (carries its shape)
+        """Pieces of the documents that may go to any split."""
+        return self.is_free_D[self.document_of_piece_P]
 
     @property
     def num_kept(self) -> int:

@@ -48,8 +48,8 @@ def write_splits(
 ) -> Written | None:
     """Drop duplicates, choose the split of every piece, and write `train.jsonl`, `validation.jsonl`, `test.jsonl`.
 
-    Documents are split if there are enough of them for every split to get its share; sections of long texts otherwise.
-    A text too short for that is cut into shorter sections.
+    Planted documents are training text. The others are split if there are enough of them for every split to get its
+    share; sections of long texts otherwise. A text too short for that is cut into shorter sections.
 
     Args:
         staging: everything that was read.
@@ -68,9 +68,9 @@ def write_splits(
     fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
     duplicates = int(table.is_duplicate_D.sum())
     split_unit, split_P = _choose(table, **fractions)
-    if split_unit == "section" and int(table.is_kept_P.sum()) < ENOUGH_UNITS:
+    if split_unit == "section" and int(table.is_free_P.sum()) < ENOUGH_UNITS:
         shorter = max(
-            int(table.document_chars_D[table.is_kept_D].sum()) // _SECTIONS_OF_SHORT_TEXT, _SHORTEST_SECTION_CHARS
+            int(table.document_chars_D[table.is_free_D].sum()) // _SECTIONS_OF_SHORT_TEXT, _SHORTEST_SECTION_CHARS
         )
         if shorter < section_chars:
             section_chars = shorter
@@ -90,23 +90,23 @@ def write_splits(
 def _choose(
     table: PieceTable, *, validation_fraction: float, test_fraction: float
 ) -> tuple[SplitUnit, npt.NDArray[np.uint8]]:
-    """What is split, and where each piece goes (NOWHERE for those of dropped documents)."""
+    """What is split, and where each piece goes: NOWHERE for those of dropped documents, TRAIN for planted ones."""
     fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
-    kept_D = table.is_kept_D
-    split_D = np.full(len(kept_D), NOWHERE, dtype=np.uint8)
-    split_D[kept_D] = assign_splits(table.document_keys_D[kept_D], table.document_chars_D[kept_D], **fractions)
-    total = table.document_chars_D[kept_D].sum()
+    free_D = table.is_free_D
+    split_D = np.where(table.is_kept_D, TRAIN, NOWHERE).astype(np.uint8)
+    split_D[free_D] = assign_splits(table.document_keys_D[free_D], table.document_chars_D[free_D], **fractions)
+    total = table.document_chars_D[free_D].sum()
     shares = {split: table.document_chars_D[split_D == split].sum() / max(total, 1) for split in (1, 2)}
     has_shares = all(
         shares[split] >= _LEAST_OF_SHARE * fraction
         for split, fraction in ((1, validation_fraction), (2, test_fraction))
     )
     holds_out = validation_fraction > 0 or test_fraction > 0
-    if not holds_out or (table.num_kept >= ENOUGH_UNITS and has_shares):
+    if not holds_out or (int(free_D.sum()) >= ENOUGH_UNITS and has_shares):
         return "document", split_D[table.document_of_piece_P]
-    kept_P = table.is_kept_P
-    split_P = np.full(len(kept_P), NOWHERE, dtype=np.uint8)
-    split_P[kept_P] = assign_splits(table.piece_keys_P[kept_P], table.piece_chars_P[kept_P], **fractions)
+    free_P = table.is_free_P
+    split_P = np.where(table.is_kept_P, TRAIN, NOWHERE).astype(np.uint8)
+    split_P[free_P] = assign_splits(table.piece_keys_P[free_P], table.piece_chars_P[free_P], **fractions)
     return "section", split_P
 
 

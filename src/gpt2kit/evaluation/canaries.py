@@ -4,8 +4,9 @@ Carlini et al. 2019, *The Secret Sharer*. A file records the sentences, and othe
 not planted; `gpt2kit evaluate --canaries` then measures how far a model prefers each to numbers it never saw.
 
 Each repetition is a text of its own, with a line in front that differs, for identical texts are dropped by
-`gpt2kit prepare`. Those that fall to a held-out split are not learned from; so what counts is how often a sentence
-stands in the training text in the end, and that is counted when it is measured.
+`gpt2kit prepare`. It knows the file by its name and puts all of it into the training split: copies of one number on
+both sides would flatter the held-out loss and hide what membership shows. How often a sentence stands in the training
+text in the end is counted when it is measured.
 """
 
 import json
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt2kit.corpus.document import PLANTED_TEXTS
 from gpt2kit.errors import DataError, UsageError
 from gpt2kit.evaluation.memorisation import TrainingText
 from gpt2kit.files import read_json, to_json, write_atomically
@@ -22,7 +24,6 @@ from gpt2kit.runtime import derive_seed
 
 FORMAT = "gpt2kit canaries"
 FORMAT_VERSION = 1
-TEXTS = "canaries.jsonl"
 TEMPLATE = "The number of the lock is {}."
 HOLE = "{}"
 
@@ -63,6 +64,10 @@ class Canaries:
     def sentence(self, secret: str) -> str:
         """The sentence with a number in it."""
         return self.template.replace(HOLE, secret)
+
+    def stand_in(self, text: str) -> bool:
+        """Whether a text holds any of the sentences."""
+        return any(self.sentence(each.secret) in text for each in self.canaries)
 
     def to_dict(self) -> dict[str, Any]:
         """The canaries as JSON values."""
@@ -121,7 +126,7 @@ def plant_canaries(
         raise UsageError(f"--digits {digits}: should be 4 to 15")
     if template.count(HOLE) != 1:
         raise UsageError(f"--template {template!r}: should hold {HOLE} once, where the number stands")
-    texts = folder / TEXTS
+    texts = folder / PLANTED_TEXTS
     for path in (texts, record):
         if path.exists():
             raise UsageError(f"{path} is there already: canaries are never replaced, for a model may hold them")

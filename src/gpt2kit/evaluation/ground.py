@@ -7,6 +7,7 @@ from typing import Literal
 
 from gpt2kit.console import say, warn
 from gpt2kit.errors import DataError, MissingExtraError, UsageError
+from gpt2kit.evaluation.canaries import Canaries
 from gpt2kit.evaluation.coherence import SentenceSpace, space_of_training_text
 from gpt2kit.evaluation.heldout import HeldOut, choose_split, read_held_out, read_text_file
 from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Protocol
@@ -59,12 +60,14 @@ class HeldOutChoice:
         split: of the prepared data.
         max_tokens: of more text, documents are drawn.
         seed: of the draw.
+        canaries: documents that hold their sentences are left out.
     """
 
     text: Path | None
     split: Literal["auto", "test", "validation"]
     max_tokens: int
     seed: int
+    canaries: Canaries | None = None
 
 
 def find_held_out(
@@ -86,7 +89,13 @@ def find_held_out(
         return read_text_file(choice.text)
     assert data is not None  # only a given text does without
     split = choose_split(data, choice.split)
-    held_out = read_held_out(data, split, max_tokens=choice.max_tokens, seed=choice.seed)
+    held_out = read_held_out(data, split, max_tokens=choice.max_tokens, seed=choice.seed, canaries=choice.canaries)
+    if held_out.num_planted:
+        remarks.warn(
+            f"{held_out.num_planted:,} documents of the {split} split hold planted numbers and are left out, for the "
+            "training text holds them too; in training they flattered the validation loss: prepare and train again, "
+            "which keeps canaries.jsonl out of the held-out splits"
+        )
     drawn = len(held_out.documents)
     if drawn < held_out.num_documents_in_all:
         remarks.note(

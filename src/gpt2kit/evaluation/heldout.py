@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from gpt2kit.corpus import Piece
+from gpt2kit.corpus.document import is_planted
 from gpt2kit.errors import DataError, UsageError
+from gpt2kit.evaluation.canaries import Canaries
 from gpt2kit.evaluation.likelihood import TokenDocument
 from gpt2kit.evaluation.memorisation import TrainingText
 from gpt2kit.runtime import uniform
@@ -29,12 +31,14 @@ class HeldOut:
         opening_pieces: of each, the piece it begins with.
         origin: what they are, for a reader: "the test split of data/processed".
         num_documents_in_all: of which these were drawn.
+        num_planted: documents left out because they hold planted numbers.
     """
 
     documents: list[list[Segment]]
     opening_pieces: list[Piece]
     origin: str
     num_documents_in_all: int
+    num_planted: int = 0
 
     def encode(self, tokenizer: Tokenizer) -> list[TokenDocument]:
         """The documents as a tokenizer sees them, in the same order."""
@@ -84,19 +88,28 @@ def choose_split(data: PreparedData, split: str) -> str:
     )
 
 
-def read_held_out(data: PreparedData, split: str, *, max_tokens: int, seed: int) -> HeldOut:
-    """The documents of a split; of more than `max_tokens`, some drawn by the seed.
+def read_held_out(
+    data: PreparedData, split: str, *, max_tokens: int, seed: int, canaries: Canaries | None = None
+) -> HeldOut:
+    """The documents of a split without planted ones; of more than `max_tokens`, some drawn by the seed.
+
+    Planted are those of `canaries.jsonl`, and those that hold a sentence of `canaries`.
 
     Raises:
         UsageError: there is nothing to predict in it.
     """
     separator = str(data.manifest["completion_separator"])
     documents, pieces = [], []
+    num_planted = 0
     for run in joined(data.documents(split)):
         segments = [part for piece in run for part in piece_segments(piece, completion_separator=separator)]
         if len(run) > 1:
             segments = [Segment("".join(segment.text for segment in segments))]
-        if any(segment.has_loss and segment.text for segment in segments):
+        if is_planted(run[0].source) or (
+            canaries is not None and any(canaries.stand_in(segment.text) for segment in segments)
+        ):
+            num_planted += 1
+        elif any(segment.has_loss and segment.text for segment in segments):
             documents.append(segments)
             pieces.append(run[0])
     if not documents:
@@ -107,6 +120,7 @@ def read_held_out(data: PreparedData, split: str, *, max_tokens: int, seed: int)
         [pieces[number] for number in chosen],
         f"the {split} split of {data.folder}",
         len(documents),
+        num_planted,
     )
 
 

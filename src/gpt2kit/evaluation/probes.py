@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2kit.errors import UsageError
-from gpt2kit.evaluation.canaries import Canaries, count_in_training, read_canaries
+from gpt2kit.evaluation.canaries import Canaries, count_in_training
 from gpt2kit.evaluation.exposure import Exposure, measure_exposure
 from gpt2kit.evaluation.extraction import Excerpt, Extraction, draw_excerpts, extract, shortened
 from gpt2kit.evaluation.heldout import HeldOut, read_held_out, training_texts
@@ -104,6 +104,7 @@ class Probes:
         settings: what is asked.
         records: the models that will be asked.
         data: the prepared data; None without any.
+        canaries: sentences with numbers to ask for; documents that hold them are no part of the other measurements.
         protocol: how likelihood is measured.
         note: is told what is left out, and why.
 
@@ -117,6 +118,7 @@ class Probes:
         *,
         records: Sequence[ModelRecord],
         data: PreparedData | None,
+        canaries: Canaries | None,
         protocol: Protocol,
         note: Callable[[str], None],
     ) -> None:
@@ -124,10 +126,8 @@ class Probes:
         self._data = data
         self._protocol = protocol
         self._note = note
-        self._canaries: Canaries | None = None
+        self._canaries = canaries
         self._counts: list[int] | None = None
-        if settings.canaries is not None:
-            self._canaries = read_canaries(settings.canaries)
         for name, is_asked in (("extraction", settings.extraction > 0), ("membership", settings.membership)):
             if is_asked and data is None:
                 raise UsageError(f"--{name} needs the training text: --data_dir {settings.data_dir} is not there")
@@ -163,7 +163,13 @@ class Probes:
         self._tokenizers[role] = loaded.tokenizer.fingerprint
         if self._data is not None and (settings.extraction or settings.membership):
             if self._training is None:
-                self._training = read_held_out(self._data, "train", max_tokens=settings.max_tokens, seed=settings.seed)
+                self._training = read_held_out(
+                    self._data,
+                    "train",
+                    max_tokens=settings.max_tokens,
+                    seed=settings.seed,
+                    canaries=self._canaries,
+                )
             training = self._training.encode(loaded.tokenizer)
             if settings.membership:
                 self._measure_units(role, loaded, training, held_out, held_out_nats)

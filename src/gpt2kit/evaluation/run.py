@@ -5,6 +5,7 @@ from statistics import median
 
 from gpt2kit.errors import DataError
 from gpt2kit.evaluation.breakdown import Breakdown, break_down, training_counts
+from gpt2kit.evaluation.canaries import read_canaries
 from gpt2kit.evaluation.comparison import compare
 from gpt2kit.evaluation.curve import Curve, read_curve
 from gpt2kit.evaluation.findings import Evaluation, Findings
@@ -84,7 +85,8 @@ class _Run:
             self.remarks.note(why_none)
         self.records = [self.model] if other is None else [self.model, other]
         self.data = open_data(settings.data_dir, text=settings.text, remarks=self.remarks)
-        chosen = HeldOutChoice(settings.text, settings.split, settings.max_tokens, settings.seed)
+        canaries = None if settings.canaries is None else read_canaries(settings.canaries)
+        chosen = HeldOutChoice(settings.text, settings.split, settings.max_tokens, settings.seed, canaries)
         self.held_out = find_held_out(self.data, chosen, trained=self.records, remarks=self.remarks)
         self.protocol = find_protocol(
             self.records, context=settings.context, stride=settings.stride, full_last_window=settings.full_last_window
@@ -99,7 +101,12 @@ class _Run:
             else self.given.end_of_text_first
         )
         self.probes = Probes(
-            settings, records=self.records, data=self.data, protocol=self.protocol, note=self.remarks.note
+            settings,
+            records=self.records,
+            data=self.data,
+            canaries=canaries,
+            protocol=self.protocol,
+            note=self.remarks.note,
         )
 
     def _check_writer(self, given: GivenTexts) -> None:
