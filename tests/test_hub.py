@@ -283,7 +283,7 @@ def test_without_a_network_the_remedies_are_named_at_once(hub: Hub, tmp_path: Pa
     assert done.stderr == (
         "gpt2kit: error: gpt2 is no folder here nor a model fetched before, and the Hub cannot be reached "
         "(ConnectError): run `gpt2kit fetch gpt2` where there is a network (it goes on where it stopped), or name a "
-        "local model's folder, or start from the small model in this package with --base nano\n"
+        "local model's folder, or nano, the small model in this package\n"
     )
     done = fetch(closed, tmp_path, "gpt2", HF_HUB_OFFLINE="1")
     assert "(HF_HUB_OFFLINE is set)" in done.stderr

@@ -103,6 +103,8 @@ def _explain(error: ValidationError, settings: type[Settings], shown: Mapping[st
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
     return str(value) if isinstance(value, int | float | Path) else repr(value)
 
 

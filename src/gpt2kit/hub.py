@@ -260,7 +260,7 @@ def _explained_hub_errors(name: str, revision: str | None) -> Iterator[None]:
         raise NetworkError(
             f"{name} is no folder here nor a model fetched before, and the Hub cannot be reached ({why}): run "
             f"`gpt2kit fetch {name}` where there is a network (it goes on where it stopped), or name a local model's "
-            "folder, or start from the small model in this package with --base nano"
+            "folder, or nano, the small model in this package"
         ) from error
 
 

@@ -32,7 +32,12 @@ def test_the_order_is_the_known_one_and_a_model_is_not_told_from_itself(settings
         low, high = other.difference.bits_per_byte_saved.interval
         assert low <= other.saved <= high < 0
     assert found.verdict[0] == "better and better (2) lead; which of them is best, this text does not tell."
+    assert [rank.place for rank in found.ranking] == [1, 1, 3]
+    assert "1. better (2)" in found.verdict[2]
     assert "3. worse" in found.verdict[3]
+    assert any("better and better (2) are the same model: their files are the same" in note for note in found.notes)
+    for page in (found.report.read_text(), found.report.with_suffix(".html").read_text()):
+        assert "(2) (alike)" in page.replace("\\(", "(").replace("\\)", ")")
     assert "clearly worse than better and better (2)" in found.verdict[3]
     samples = found.values["samples"]
     assert samples["better"]["texts"] == samples["better (2)"]["texts"]
@@ -65,6 +70,9 @@ def test_reports_are_numbered_whole_and_escaped(settings, model_folder, capsys):
     assert "\\<b\\>odd\\_name" in markdown
     for part in ("## Differences", "## Texts from the same prompts", "## Size, memory, speed", "no overlap"):
         assert part in markdown
+    if first.texts.floors:  # needs the extra metrics
+        assert "human, shuffled" in markdown
+        assert "human, shuffled" in page
     assert second.texts is None
     assert "## Texts" not in second.report.read_text()
     assert str(first.report) in first.to_text()
@@ -168,7 +176,8 @@ def test_the_command_takes_models_as_words_and_data_by_both_names(model_folder, 
     assert main(["compare", *words, "--data_dir", str(prepared.folder), *options]) == 0
     assert "a predicts the text best, clearly ahead of every other model." in capsys.readouterr().out
     assert main(["compare", words[0], "--data", str(prepared.folder), *options]) == 2
-    assert "should name two models or more" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"--models {words[0]}: should name two models or more" in said
 
 
 @pytest.mark.slow

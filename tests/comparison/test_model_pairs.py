@@ -34,7 +34,9 @@ def test_too_few_documents_are_named():
     assert too_few_words(6, 1) == ""
     assert too_few_words(6, 3) == "with 6 held-out documents and 3 pairs of models no difference can come out clear"
     assert too_few_words(1, 1) == "with 1 held-out document and 1 pair of models no difference can come out clear"
-    lines = ranking_words([Rank("a", 1.0, [], [], ["b"]), Rank("b", 2.0, [], [], ["a"])], too_few=too_few_words(1, 1))
+    lines = ranking_words(
+        [Rank(1, "a", 1.0, [], [], ["b"]), Rank(2, "b", 2.0, [], [], ["a"])], too_few=too_few_words(1, 1)
+    )
     assert lines[0] == (
         "No model is clearly the best: with 1 held-out document and 1 pair of models no difference can come out clear."
     )
@@ -48,7 +50,11 @@ def test_titles_tell_models_apart():
 
 
 def test_a_ranking_that_nothing_is_clear_in():
-    ranks = [Rank("a", 1.0, [], [], ["b", "c"]), Rank("b", 1.1, [], [], ["a", "c"]), Rank("c", 1.2, [], [], ["a", "b"])]
+    ranks = [
+        Rank(1, "a", 1.0, [], [], ["b", "c"]),
+        Rank(2, "b", 1.1, [], [], ["a", "c"]),
+        Rank(3, "c", 1.2, [], [], ["a", "b"]),
+    ]
     lines = ranking_words(ranks)
     assert lines[0].startswith("No model is clearly the best")
     assert lines[1] == "1. a (1.0000 bits per byte): not told apart from b and c."

@@ -85,6 +85,10 @@ def test_the_page_has_a_table_for_each_breakdown_and_says_what_it_leaves_out():
     assert "| place in the document, in tokens" in page
     assert r"f0\|" in page
     assert "4 more are in the JSON." in page
+    other_first = breakdown_page(
+        {"base": found, "model": found}, {"model": "mine", "base": "gpt2"}, same_tokenizer=True
+    )
+    assert other_first == page
     assert "mine" in page
     assert "gpt2" in page
     assert "gpt2" not in breakdown_page(

@@ -17,9 +17,10 @@ from gpt2kit.evaluation.extraction import Extraction, draw_excerpts, extract, sh
 from gpt2kit.evaluation.heldout import read_held_out, training_texts
 from gpt2kit.evaluation.likelihood import TokenDocument
 from gpt2kit.evaluation.membership import area_under_curve, membership
-from gpt2kit.evaluation.memorisation import TrainingText
+from gpt2kit.evaluation.memorisation import TrainingText, find_copies
 from gpt2kit.evaluation.memory_words import memory_verdict
-from gpt2kit.evaluation.probes import Memory, copied_spans
+from gpt2kit.evaluation.near_copies import find_near_copies
+from gpt2kit.evaluation.probes import Memory, NearFigures, copied_spans
 from gpt2kit.evaluation.statistics import Figure, share_figure
 from gpt2kit.model import GPT2, save_model
 from gpt2kit.runtime import uniform
@@ -378,9 +379,6 @@ def test_the_report_tells_a_model_that_knows_its_training_text(tale, random_mode
 
 
 def test_spans_of_exact_and_near_copies_stand_in_order(prepared):
-    from gpt2kit.evaluation.memorisation import find_copies
-    from gpt2kit.evaluation.near_copies import find_near_copies
-
     book = [f"w{int(uniform(0, number) * 10**6)}" for number in range(60)]
     text = " ".join([*book[:10], "changed", *book[11:40], "and", "then", *book[50:56]])
     training = [TrainingText(" ".join(book), "book", "line 1")]
@@ -393,6 +391,20 @@ def test_spans_of_exact_and_near_copies_stand_in_order(prepared):
     ]
     assert text[spans[2]["start"] : spans[2]["end"]].split() == book[11:40]
     assert spans[1]["training_text"].split() == book[:40]
+
+
+def test_copies_in_another_case_or_punctuation_are_counted_and_shown():
+    book = [f"w{int(uniform(1, number) * 10**6)}" for number in range(40)]
+    training = [TrainingText(" ".join(book), "book", "line 1")]
+    changed, exact = " ".join(word.upper() + "," for word in book[:30]), " ".join(book[:30])
+    found = find_near_copies([changed, exact], training, shortest=16)
+    figures = NearFigures(None, found).to_dict()
+    assert figures["num_near_copies"] == 1
+    [longest] = figures["longest"]
+    assert (longest["text"], longest["edits"], longest["place"]) == (changed[:-1] + ",", 0, "line 1")
+    near, word_for_word = copied_spans(find_copies([changed, exact], training), found)
+    assert [(span["kind"], span["num_words"], span["place"]) for span in near] == [("near", 30, "line 1")]
+    assert [span["kind"] for span in word_for_word] == ["exact"]
 
 
 def test_what_needs_training_text_says_so(model_folder, tmp_path):

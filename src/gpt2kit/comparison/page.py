@@ -69,8 +69,8 @@ def _pairs(tables: Tables) -> list[dict[str, Any]]:
     scale = Scale([figure for _, _, figure, _ in turned], with_zero=True)
     return [
         {
-            "better": better,
-            "worse": worse,
+            "better": better if pair.saved else f"{better} (alike)",
+            "worse": worse if pair.saved else f"{worse} (alike)",
             "documents": f"{pair.difference.num_units:,}",
             "saved": with_interval(figure.value, figure.interval, digits=4),
             "p": p_text(pair.p_value),
@@ -110,10 +110,11 @@ def _text_figures(tables: Tables, sets: dict[str, TextSet]) -> list[dict[str, An
         if not there:
             continue
         scale = Scale(there)
+        floor = tables.texts.floors.get(metric.name)
         cells = [
             None if figure is None else {"text": metric.show(figure), "dot": scale.dot(figure)} for figure in found
         ]
-        rows.append({"title": metric.title, "cells": cells})
+        rows.append({"title": metric.title, "cells": cells, "floor": "" if floor is None else metric.show(floor)})
     return rows
 
 

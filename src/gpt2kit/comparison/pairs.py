@@ -83,6 +83,7 @@ class Rank:
     """A model's place.
 
     Attributes:
+        place: from 1 on; models of the same figure share one.
         title: the model.
         bits_per_byte: what it is ranked by.
         clearly_better_than: models it predicts clearly better than.
@@ -90,6 +91,7 @@ class Rank:
         not_told_apart: models from which the text does not tell it apart.
     """
 
+    place: int
     title: str
     bits_per_byte: float
     clearly_better_than: list[str]
@@ -130,6 +132,8 @@ def ranking(readings: Sequence[Reading], pairs: Sequence[Pair]) -> list[Rank]:
         apart = [title for title in others if frozenset((reading.title, title)) in clear]
         ranks.append(
             Rank(
+                # Of equal figures the place is the same.
+                1 + sum(each.likelihood.bits_per_byte < reading.likelihood.bits_per_byte for each in ordered),
                 reading.title,
                 reading.likelihood.bits_per_byte,
                 [title for title in apart if places[title] > place],
@@ -156,7 +160,7 @@ def ranking_words(ranks: Sequence[Rank], *, too_few: str = "") -> list[str]:
         lines = ["No model is clearly the best: the one with the lowest figure is not told apart from any other."]
     else:
         lines = [f"{_listed([best.title, *best.not_told_apart])} lead; which of them is best, this text does not tell."]
-    for place, rank in enumerate(ranks, 1):
+    for rank in ranks:
         parts = []
         if rank.clearly_better_than:
             parts.append(f"clearly better than {_listed(rank.clearly_better_than)}")
@@ -164,7 +168,7 @@ def ranking_words(ranks: Sequence[Rank], *, too_few: str = "") -> list[str]:
             parts.append(f"not told apart from {_listed(rank.not_told_apart)}")
         if rank.clearly_worse_than:
             parts.append(f"clearly worse than {_listed(rank.clearly_worse_than)}")
-        lines.append(f"{place}. {rank.title} ({rank.bits_per_byte:.4f} bits per byte): {'; '.join(parts)}.")
+        lines.append(f"{rank.place}. {rank.title} ({rank.bits_per_byte:.4f} bits per byte): {'; '.join(parts)}.")
     return lines
 
 

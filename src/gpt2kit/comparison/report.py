@@ -119,13 +119,13 @@ class Tables:
 
 
 def pair_cells(pair: Pair) -> list[str]:
-    """A row of the table of pairs, with the better model first."""
+    """A row of the table of pairs, with the better model first; of two that are alike, neither is the better one."""
     better, worse, sign = (pair.first, pair.second, 1) if pair.saved >= 0 else (pair.second, pair.first, -1)
     interval = pair.difference.bits_per_byte_saved.interval
     turned = None if interval is None else (interval if sign == 1 else (-interval[1], -interval[0]))
     return [
-        better,
-        worse,
+        better if pair.saved else f"{better} (alike)",
+        worse if pair.saved else f"{worse} (alike)",
         with_interval(abs(pair.saved), turned, digits=4),
         f"{pair.difference.num_units:,}",
         p_text(pair.p_value),

@@ -154,6 +154,7 @@ class _Run:
             )
             for record in self.records
         ]
+        self._say_which_are_the_same()
         readings = [each.reading for each in measured]
         pairs = all_pairs(readings, seed=settings.seed)
         if len({reading.tokenizer for reading in readings}) > 1:
@@ -166,6 +167,14 @@ class _Run:
         texts = self._measure_texts(sets)
         self._warn_of_size(readings[0].likelihood, texts)
         return self._report(stem, measured, pairs, texts, sets)
+
+    def _say_which_are_the_same(self) -> None:
+        by_files: dict[str, list[str]] = {}
+        for record in self.records:
+            by_files.setdefault(record.sha256, []).append(record.name)
+        for names in by_files.values():
+            if len(names) > 1:
+                self.remarks.note(f"{' and '.join(names)} are the same model: their files are the same, byte for byte")
 
     def _measure_texts(self, sets: dict[str, TextSet]) -> TextReport | None:
         if not sets:

@@ -179,9 +179,11 @@ def breakdown_page(breakdowns: Mapping[str, Breakdown], titles: Mapping[str, str
     Args:
         breakdowns: by the role of the model.
         titles: what to call the models.
-        same_tokenizer: whether all of them see the same tokens; if not, the tables are of the first one alone.
+        same_tokenizer: whether all of them see the same tokens; if not, the tables are of "model" alone.
     """
-    shown = dict(breakdowns) if same_tokenizer else dict(list(breakdowns.items())[:1])
+    # The model first, in whatever order they were measured.
+    ordered = sorted(breakdowns.items(), key=lambda item: item[0] != "model")
+    shown = dict(ordered if same_tokenizer else ordered[:1])
     first = next(iter(shown.values()))
     by_place = [] if _same_cut(first) else [("place", "place in the document, in tokens")]
     wanted = [("context", "tokens to look back on"), *by_place, ("source", "source"), ("rarity", "token")]

@@ -82,6 +82,11 @@ class NearCopy:
     source: str
     place: str
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is the training text word for word, with case and punctuation; signs that stand alone aside."""
+        return not self.edits and [word for word in self.text.split() if normalised(word)] == self.training_text.split()
+
     def to_dict(self) -> dict[str, Any]:
         """The near copy as JSON values."""
         return asdict(self)

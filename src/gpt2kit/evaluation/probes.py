@@ -48,7 +48,7 @@ class NearFigures:
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON values, with the longest near copies that are not exact."""
-        changed = [each for of_text in self.copies for each in of_text.copies if each.edits]
+        changed = [each for of_text in self.copies for each in of_text.copies if not each.is_exact]
         changed.sort(key=lambda each: -each.num_words)
         return {
             "share": None if self.share is None else self.share.to_dict(),
@@ -331,7 +331,7 @@ def copied_spans(copies: Sequence[Copies], near: Sequence[NearCopies]) -> list[l
             for match in of_text.matches
         ]
         for each in near[number].copies if near else ():
-            if each.edits:
+            if not each.is_exact:
                 values = each.to_dict()
                 names = ("start", "end", "num_words", "edits", "source", "place", "training_text")
                 of_this.append({"kind": "near", **{name: values[name] for name in names}})
