@@ -12,7 +12,7 @@ from gpt2kit import EvaluateSettings, GenerateSettings, PreparedData, PrepareSet
 from gpt2kit.cli import main
 from gpt2kit.errors import DataError, Gpt2kitError, UsageError
 from gpt2kit.evaluation.ground import HeldOutChoice, Remarks, find_held_out
-from gpt2kit.evaluation.heldout import choose_split, openings, read_held_out
+from gpt2kit.evaluation.heldout import choose_split, openings, placed_training_texts, read_held_out, training_texts
 from gpt2kit.evaluation.samples import human_texts, read_samples
 from gpt2kit.files import to_json
 from gpt2kit.generation.command import run as generate_into
@@ -295,6 +295,37 @@ def test_prompts_are_the_beginnings_of_documents_and_humans_go_on(prepared):
     human = human_texts(found, prepared.tokenizer, max_tokens=7)
     assert all(len(prepared.tokenizer.encode(text)) <= 7 for text in human.texts)
     assert all(opening.continuation.startswith(text) for opening, text in zip(found, human.texts, strict=True))
+
+
+def test_a_person_finds_the_place_of_a_copy(tale, tmp_path):
+    """By the line in a book, though sections of it were held out, and by the line of a row's text."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    lines = [line for number in range(20) for line in [tale(number, sentences=20).replace(". ", ".\n"), ""]]
+    book = "\n".join(lines)
+    (raw / "book.txt").write_text(book, encoding="utf-8")
+    (raw / "books.jsonl").write_text(json.dumps({"text": "x" + book[::-1]}) + "\n", encoding="utf-8")
+    data = prepare(
+        PrepareSettings(
+            input=raw,
+            data_dir=tmp_path / "data",
+            from_scratch=True,
+            vocab_size=300,
+            validation_fraction=0.3,
+            section_chars=2000,
+        )
+    )
+    parts = list(placed_training_texts(data))
+    assert "".join(part.text for part in parts) == "".join(part.text for part in training_texts(data))
+    of_book = [part for part in parts if part.source == "book.txt"]
+    assert any(part.continues for part in of_book)
+    all_lines = book.split("\n")
+    for part in of_book:
+        number = int(part.place.removeprefix("about line "))
+        first = next(line for line in part.text.split("\n") if line)
+        near = all_lines[number - 1 : number + 2]
+        assert first in near
+    assert any(part.place.startswith("line 1, about line ") for part in parts if part.source == "books.jsonl")
 
 
 def test_documents_are_drawn_by_the_seed_when_there_are_too_many(prepared):

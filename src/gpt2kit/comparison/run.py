@@ -24,7 +24,7 @@ from gpt2kit.evaluation.ground import (
     open_data,
     prompt_text,
 )
-from gpt2kit.evaluation.heldout import openings, training_texts
+from gpt2kit.evaluation.heldout import openings, placed_training_texts
 from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Likelihood
 from gpt2kit.evaluation.models import find_model
 from gpt2kit.evaluation.texts import TextReport, TextSet, measure_texts
@@ -182,7 +182,7 @@ class _Run:
         data = self.data
         return measure_texts(
             sets,
-            training=None if data is None else lambda: training_texts(data),
+            training=None if data is None else lambda: placed_training_texts(data),
             space=find_sentence_space(data, seed=self.settings.seed, remarks=self.remarks),
             copy_words=self.settings.copy_words,
             seed=self.settings.seed,

@@ -1,6 +1,7 @@
 """The held-out text a model is measured on, and the beginnings of it that texts are generated from."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from gpt2kit.tokens.chat import Segment, chat_segments, join_segments, piece_seg
 
 _BYTES_PER_TOKEN = 4  # about, in English; for choosing how many documents to measure
 _FEWEST_CONTINUATION_WORDS = 8
+_PART_CHARACTERS = 200  # some lines: fine enough to find a place, and few enough parts of a large text
 _WORD = re.compile(r"\S+")
 
 
@@ -221,3 +223,52 @@ def training_texts(data: PreparedData) -> Iterator[TrainingText]:
     for piece in data.documents("train"):
         text = "".join(segment.text for segment in piece_segments(piece, completion_separator=separator))
         yield TrainingText(text, piece.source, piece.place, piece.continues)
+
+
+def placed_training_texts(data: PreparedData) -> Iterator[TrainingText]:
+    """The training text in parts of some lines, whose places a person finds: "about line 1201" of a text.
+
+    Lines are counted in the text as it was cleaned, those of sections that went to a held-out split among them.
+    """
+    held_out_lines = _held_out_lines(data)
+    separator = str(data.manifest["completion_separator"])
+    document, num_lines = -1, 0
+    for piece in data.documents("train"):
+        text = "".join(segment.text for segment in piece_segments(piece, completion_separator=separator))
+        if piece.kind != "text":
+            yield TrainingText(text, piece.source, piece.place, piece.continues)
+            continue
+        if piece.document != document:
+            document, num_lines = piece.document, 0
+        line = 1 + num_lines + sum(lines for section, lines in held_out_lines[document] if section < piece.section)
+        num_lines += text.count("\n")
+        continues = piece.continues
+        for part in _parts_of_lines(text):
+            yield TrainingText(part, piece.source, _place(piece, line, is_whole=part == text), continues)
+            line += part.count("\n")
+            continues = True
+
+
+def _held_out_lines(data: PreparedData) -> dict[int, list[tuple[int, int]]]:
+    """Of each document that has held-out sections, their numbers and lines."""
+    found: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for split in ("validation", "test"):
+        for piece in data.documents(split):
+            found[piece.document].append((piece.section, piece.text.count("\n")))
+    return found
+
+
+def _parts_of_lines(text: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + _PART_CHARACTERS) + 1 or len(text)
+        yield text[start:end]
+        start = end
+
+
+def _place(piece: Piece, line: int, *, is_whole: bool) -> str:
+    """Where a part begins: a short document has no other place than its file or row."""
+    if is_whole and not piece.section:
+        return piece.place
+    here = f"about line {line}" if line > 1 or not is_whole else f"section {piece.section + 1}"
+    return f"{piece.place}, {here} of its text" if piece.place else here

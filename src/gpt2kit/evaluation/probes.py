@@ -15,7 +15,7 @@ from gpt2kit.errors import UsageError
 from gpt2kit.evaluation.canaries import Canaries, count_in_training
 from gpt2kit.evaluation.exposure import Exposure, measure_exposure
 from gpt2kit.evaluation.extraction import Excerpt, Extraction, draw_excerpts, extract, shortened
-from gpt2kit.evaluation.heldout import HeldOut, read_held_out, training_texts
+from gpt2kit.evaluation.heldout import HeldOut, placed_training_texts, read_held_out, training_texts
 from gpt2kit.evaluation.likelihood import Protocol, TokenDocument, token_nats, units
 from gpt2kit.evaluation.membership import Membership, membership
 from gpt2kit.evaluation.memorisation import Copies
@@ -274,7 +274,7 @@ class Probes:
             found = iter(
                 near_copies_of(
                     [text for each in sets.values() for text in each.texts],
-                    lambda: training_texts(data),
+                    lambda: placed_training_texts(data),
                     shortest=self._settings.near_words,
                 )
             )

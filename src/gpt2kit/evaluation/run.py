@@ -19,7 +19,7 @@ from gpt2kit.evaluation.ground import (
     find_sentence_space,
     open_data,
 )
-from gpt2kit.evaluation.heldout import openings, training_texts
+from gpt2kit.evaluation.heldout import openings, placed_training_texts
 from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Likelihood, TokenDocument, summarise, token_nats
 from gpt2kit.evaluation.mauve import MauveReader
 from gpt2kit.evaluation.models import ModelRecord, find_model, find_other
@@ -263,7 +263,7 @@ class _Run:
         data = self.data
         report = measure_texts(
             sets,
-            training=None if data is None else lambda: training_texts(data),
+            training=None if data is None else lambda: placed_training_texts(data),
             space=find_sentence_space(self.data, seed=self.settings.seed, remarks=self.remarks),
             copy_words=self.settings.copy_words,
             seed=self.settings.seed,
