@@ -13,7 +13,7 @@ from gpt2kit.cli import main
 from gpt2kit.errors import DataError, Gpt2kitError, UsageError
 from gpt2kit.evaluation.ground import HeldOutChoice, Remarks, find_held_out
 from gpt2kit.evaluation.heldout import choose_split, openings, placed_training_texts, read_held_out, training_texts
-from gpt2kit.evaluation.samples import human_texts, read_samples
+from gpt2kit.evaluation.samples import human_texts, read_given
 from gpt2kit.files import to_json
 from gpt2kit.generation.command import run as generate_into
 from gpt2kit.model import load_model, save_model
@@ -221,13 +221,13 @@ def test_files_that_are_no_samples(tmp_path, content, message):
     path = tmp_path / "x.jsonl"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
-        read_samples(path)
+        read_given(path)
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + b'{"text": "a"}\n')
-    assert read_samples(path).texts == ["a"]
+    assert read_given(path).texts.texts == ["a"]
 
 
 def test_human_texts_beside_texts_from_elsewhere_have_their_typical_length(settings, tmp_path, prepared):
@@ -374,7 +374,7 @@ def test_samples_may_hold_any_line_separator_and_their_writer_is_checked(setting
     lines = written.read_text(encoding="utf-8").split("\n")
     sample = json.loads(lines[1]) | {"text": "one\u2028two\u0085three four"}
     written.write_text("\n".join([lines[0], json.dumps(sample, ensure_ascii=False), ""]), encoding="utf-8")
-    assert read_samples(written).texts == ["one\u2028two\u0085three four"]
+    assert read_given(written).texts.texts == ["one\u2028two\u0085three four"]
     found = evaluate(settings(model_dir=str(folder), samples=written))
     assert any("was written by a model with other files" in line for line in found.warnings)
     # Their texts are no longer than the run allowed, and stand under prompts of their own.

@@ -34,11 +34,6 @@ class GivenTexts:
     end_of_text_first: bool | None
 
 
-def read_samples(path: Path, *, option: str = "--samples") -> TextSet:
-    """The texts of `read_given` alone."""
-    return read_given(path, option=option).texts
-
-
 def read_given(path: Path, *, option: str = "--samples") -> GivenTexts:
     """Read the samples of a run of `gpt2kit generate`, or of another program that writes JSONL.
 

@@ -125,15 +125,15 @@ def read_contestants(inputs: Sequence[Path], *, with_human: bool) -> dict[str, T
         titles = [str(path.with_suffix("")) for path in inputs]
     if len(set(titles)) < len(titles):
         raise UsageError("the same file is given twice: a text cannot be better than itself")
-    from gpt2kit.evaluation.samples import read_prompt_form, read_samples  # imports torch
+    from gpt2kit.evaluation.samples import read_given  # imports torch
 
-    sets = {title: read_samples(path, option="INPUTS") for title, path in zip(titles, inputs, strict=True)}
-    if len({read_prompt_form(path) for path in inputs} - {None}) > 1:
+    given = {title: read_given(path, option="INPUTS") for title, path in zip(titles, inputs, strict=True)}
+    if len({each.end_of_text_first for each in given.values()} - {None}) > 1:
         warn(
             "some of these files were written with an end-of-text in front of the prompts and some without: the models "
             "were not asked alike; write them with the same --end_of_text_first"
         )
-    return sets
+    return {title: each.texts for title, each in given.items()}
 
 
 def _of_report(path: Path) -> dict[str, TextSet]:
