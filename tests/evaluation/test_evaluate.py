@@ -264,7 +264,7 @@ def test_what_a_limit_cut_off_is_counted(settings, prepared):
     assert human_texts(cut, prepared.tokenizer, max_tokens=10**6).num_cut == 5  # their documents go on
     whole = openings(held_out, number=5, prompt_words=5, continuation_words=10**6)
     assert human_texts(whole, prepared.tokenizer, max_tokens=10**6).num_cut == 0
-    assert human_texts(whole, prepared.tokenizer, max_tokens=3).num_cut == len(whole) == 4
+    assert human_texts(whole, prepared.tokenizer, max_tokens=3).num_cut == len(whole) > 0
     found = evaluate(settings())
     num_cut = found.texts.sets["model"].num_cut
     assert num_cut > 3
