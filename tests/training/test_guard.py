@@ -96,3 +96,22 @@ def test_memorisation_is_said_while_the_validation_loss_still_falls() -> None:
 )
 def test_a_small_or_old_gap_is_no_memorisation(pairs: tuple[tuple[float, float], ...]) -> None:
     assert memorising(gaps(*pairs)) is None
+
+
+def test_a_rise_after_the_start_is_no_lost_patience_while_the_run_recovers() -> None:
+    """nano on the README's tales, one epoch, seed 7: it stopped at step 30, just before it beat the start."""
+    recovering = validations(3.411, 3.448, 3.452, 3.439, 3.424, 3.413)
+    assert not out_of_patience(recovering, patience=5)
+    assert not out_of_patience(recovering, patience=3)
+    assert out_of_patience(recovering, patience=2)  # the two that got worse count
+
+
+def test_a_run_that_only_gets_worse_or_stands_still_stops() -> None:
+    assert out_of_patience(validations(4.0, 4.1, 4.2, 4.3), patience=3)
+    assert out_of_patience(validations(4.0, 4.0, 4.0, 4.0), patience=3)
+    assert not out_of_patience([], patience=3)
+
+
+def test_after_the_first_improvement_a_recovery_counts() -> None:
+    assert out_of_patience(validations(4.0, 3.0, 3.3, 3.2, 3.1), patience=3)
+    assert not out_of_patience(validations(4.0, 4.2, 4.1, 3.9, 4.0), patience=3)

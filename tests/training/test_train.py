@@ -134,6 +134,34 @@ def test_the_best_weights_are_kept_and_training_stops_early(settings: Make) -> N
     assert result.validation_loss == min(history.values()) == history[result.best_step]
 
 
+def test_a_run_that_improves_nothing_says_that_the_base_is_unchanged(
+    settings: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three validations at a rate that is far too high: the folder holds the base, and nobody was told."""
+    base = train(settings(model_output_dir=tmp_path / "base", max_steps=60, learning_rate=1e-2)).model_dir
+    shape = {"n_layer": None, "n_head": None, "n_embd": None, "base": str(base)}
+    wanted = settings(**shape, max_steps=6, eval_every=2, learning_rate=0.05)
+    capsys.readouterr()
+    result = train(wanted)
+    assert result.best_step == 0
+    assert result.is_untrained
+    said = capsys.readouterr().err
+    assert "warning: training did not improve on the model it started from" in said
+    assert "Try a lower --learning_rate (it was 0.05), more --epochs" in said
+    assert "best at step 0, the model it started from, unchanged" in result.to_text()
+    recorded = json.loads((result.model_dir / "training" / "result.json").read_text(encoding="utf-8"))
+    assert recorded["warning"] == result.warning
+    before, after = (read_safetensors(path / "model.safetensors") for path in (base, result.model_dir))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert train(wanted).to_text() == result.to_text()
+
+
+def test_a_run_that_improves_warns_of_nothing(settings: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    result = train(settings())
+    assert result.warning is None
+    assert "unchanged" not in result.to_text() + capsys.readouterr().err
+
+
 def test_overfitting_is_said(settings: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefghij", k=5)) for _ in range(100)]

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 WINDOW = 40
 MIN_HISTORY = 20
@@ -98,8 +99,17 @@ def memorising(history: Sequence[Validation]) -> str | None:
 
 
 def out_of_patience(history: Sequence[Validation], *, patience: int) -> bool:
-    """Whether the last `patience` validations all failed to improve on the best one before them; 0 is never."""
-    if patience == 0 or len(history) <= patience:
+    """Whether `patience` validations since the best one brought nothing new; 0 is never.
+
+    A base model often gets worse first, while the rate rises, and then comes back. So long as no validation has beaten
+    the first one, one that is lower than the one before it does not count: the run is recovering.
+    """
+    if patience == 0 or not history:
         return False
-    best_before = min(validation.loss for validation in history[:-patience])
-    return all(validation.loss >= best_before for validation in history[-patience:])
+    best, failures, improved = history[0].loss, 0, False
+    for before, latest in pairwise(history):
+        if latest.loss < best:
+            best, failures, improved = latest.loss, 0, True
+        elif improved or latest.loss >= before.loss:
+            failures += 1
+    return failures >= patience

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from filelock import FileLock
 
-from gpt2kit.console import say
+from gpt2kit.console import say, warn
 from gpt2kit.errors import TrainingError
 from gpt2kit.files import read_json, to_json, write_atomically
 from gpt2kit.model.gpt2 import GPT2
@@ -68,7 +68,23 @@ class TrainingResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values."""
-        return asdict(self) | {"model_dir": str(self.model_dir)}
+        return asdict(self) | {"model_dir": str(self.model_dir), "warning": self.warning}
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether no validation beat that before the first step, so that the folder holds the model it started from."""
+        return self.steps > 0 and self.best_step == 0
+
+    @property
+    def warning(self) -> str | None:
+        """What to do about a finished run that improved nothing, or None."""
+        if not self.is_untrained or self.ending not in ("done", "patience"):
+            return None
+        return (
+            f"training did not improve on the model it started from ({self.plan.model}): no validation loss was below "
+            f"the {self.validation_loss_before:.3f} before the first step, so {self.model_dir} holds that model "
+            f"unchanged. Try a lower --learning_rate (it was {self.plan.learning_rate:g}), more --epochs, or more text"
+        )
 
     @property
     def perplexity(self) -> float | None:
@@ -88,7 +104,8 @@ class TrainingResult:
                 f"{perplexity(self.validation_loss):.1f}), "
                 f"best at step {self.best_step}"
             )
-        return f"{text}. Model: {self.model_dir}"
+        kept = ", the model it started from, unchanged" if self.is_untrained else ""
+        return f"{text}{kept}. Model: {self.model_dir}"
 
 
 def train(settings: TrainSettings, *, on_validation: Callable[[Validation], None] | None = None) -> TrainingResult:
@@ -240,11 +257,14 @@ def _conclude(trainer: Trainer, ending: Ending) -> TrainingResult:
         say(f"interrupted at step {state.step} of {run.plan.total_steps}, saved; the same command goes on from there")
     else:
         write_atomically(run.folder.result, to_json(result.to_dict()))
+        if result.warning is not None:
+            warn(result.warning)
     return result
 
 
 def _read_result(folder: RunFolder) -> TrainingResult:
     values = read_json(folder.result, what="the result of a training run")
     plan = Plan(**values.pop("plan"))
+    values.pop("warning", None)  # follows from the others
     now = {"status": "unchanged", "model_dir": folder.root, "plan": plan, "stop_requested": False}
     return TrainingResult(**(values | now))

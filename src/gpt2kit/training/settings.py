@@ -121,7 +121,10 @@ class TrainSettings(Settings):
         description="Tokens of the fixed validation set. Default: so many that it takes about 1% of the time.",
     )
     patience: int = Field(
-        5, ge=0, description="Stop after so many validations without improvement; 0 never stops early."
+        5,
+        ge=0,
+        description="Stop after so many validations without improvement; 0 never stops early. Before the first "
+        "improvement only those that got worse count.",
     )
     sample_prompts: tuple[str, ...] = Field(
         ("",), description="Prompts continued at each validation; an empty one starts a new text."
