@@ -11,13 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from optuna.trial import FrozenTrial, create_trial
 
 from gpt2kit import PreparedData, PrepareSettings, TrainSettings, TuneSettings, prepare, train, tune
 from gpt2kit.cli import main
-from gpt2kit.errors import TrainingError, UsageError
+from gpt2kit.errors import Gpt2kitError, TrainingError, UsageError
 from gpt2kit.model import GPT2, GPT2Config, save_model
 from gpt2kit.training.plan import make_validation_batches
+from gpt2kit.tuning.noise import measure_gain
 from gpt2kit.tuning.objective import Ground, Report
+from gpt2kit.tuning.picture import _draw_course
+from gpt2kit.tuning.report import before_training, counts, statement, trial_record
 from gpt2kit.tuning.space import Choice, Range, Space
 from gpt2kit.tuning.study import SEARCH, TrialStore, TuningFolder, values_of
 from gpt2kit.tuning.worker import work
@@ -147,6 +152,7 @@ def test_the_first_trial_is_the_defaults_and_train_takes_the_best(
 
     # The very trial once more, by the command that the report names.
     assert list(tomllib.loads(found.best_settings.read_text())) == ["train"]
+    assert "base" not in tomllib.loads(found.best_settings.read_text())["train"]  # from scratch
     done = main(["train", "--config", str(found.best_settings), "--model_output_dir", str(tmp_path / "model")])
     assert done == 0
     assert json.loads((tmp_path / "model/training/result.json").read_text())["validation_loss"] == found.best_value
@@ -169,9 +175,62 @@ def test_trials_of_all_batch_sizes_are_measured_on_the_same_text(settings: Make)
     fixed |= {"eval_tokens": 150, "max_steps": 1, "eval_every": 1}
     found = tune(settings(trials=6, fixed=fixed, space={"batch_size": [2, 4, 6]}, pruner="none"))
     trials = found.values["trials"]
-    assert {trial["values"]["batch_size"] for trial in trials} == {4, 6, 8}  # 8 by default
+    assert sorted(trial["values"]["batch_size"] for trial in trials) == [2, 4, 6, 8]  # 8 by default, each once
     untrained = [trial["on_the_way"]["0"] for trial in trials]
-    assert untrained == pytest.approx([untrained[0]] * 6, abs=1e-5)
+    assert untrained == pytest.approx([untrained[0]] * 4, abs=1e-5)
+
+
+def test_the_same_choices_are_not_tried_twice(store: TrialStore, settings: Make) -> None:
+    """Of choices alone a search trained the best ones again and again, on the same seed to the same loss."""
+    space: Space = {"x": Choice((1.0, 2.0, 3.0, 4.0)), "kind": Choice(("a", "b")), "n": Range(0, 1, whole=True)}
+    bowl = Bowl()
+    store.enqueue({"x": 2.0, "kind": "a", "n": 0}, space, role="defaults")
+    work(bowl, store, settings(pruner="none"), space=space, limit=12, deadline=None)
+    made = [tuple(values_of(trial).values()) for trial in store.finished()]
+    assert len(made) == len(set(made)) == 12
+    assert not store.is_exhausted(space)
+    work(bowl, store, settings(pruner="none"), space=space, limit=50, deadline=None)
+    assert len(store.finished()) == 16  # all there are, and then it ends
+    assert store.is_exhausted(space)
+    assert counts(store.trials())["retried"] == 0
+
+
+def test_the_report_says_the_loss_before_training(settings: Make) -> None:
+    found = tune(settings(trials=2))
+    before = found.values["loss_before_training"]
+    assert before == found.values["trials"][0]["on_the_way"]["0"]
+    assert f"Before training the loss is {before:.4f}; every finished trial came below it." in found.statement
+
+
+def trial(number: int, value: float, *, before: float, role: str | None = None) -> FrozenTrial:
+    """A finished training, which began at a loss."""
+    made = create_trial(value=value, intermediate_values={0: before, 1: value}, user_attrs={"values": {}, "role": role})
+    made.number = number
+    return made
+
+
+def test_the_statement_tells_untrained_defaults_from_a_gain() -> None:
+    defaults, best = trial(0, 3.4, before=3.4, role="defaults"), trial(1, 3.3, before=3.4)
+    told = {"unit": "nats", "baseline": defaults, "compared": 1, "before": 3.4}
+    words = statement(best=best, gain=measure_gain(0.1, []), **told)
+    assert "the defaults 3.4000, the loss before training: they leave the model as it was. The search found" in words
+    words = statement(best=defaults, gain=None, **told)
+    assert words.startswith("No trial came below the loss before training (3.4000 nats)")
+    assert "Keep them" not in words
+    sampled = statement(best=defaults, gain=None, **(told | {"before": None}))  # texts of its first lot are no start
+    assert sampled == "No trial was better than the defaults, which reached 3.4000 nats. Keep them."
+    of_trials = before_training([trial_record(defaults), trial_record(best)])
+    assert of_trials == (
+        3.4,
+        "Before training the loss is 3.4000; 1 of 2 finished trials never came below it, and end as the model they "
+        "began with, unchanged: the defaults among them.",
+    )
+    assert before_training([trial_record(best)])[1].endswith("every finished trial came below it.")
+
+
+def test_defaults_alone_are_no_comparison(settings: Make) -> None:
+    """Time was up in the second trial, and the report said that none was better."""
+    assert tune(settings(trials=1)).statement.startswith("Only the defaults were tried to their end")
 
 
 def test_another_study_is_moved_aside_when_asked(settings: Make, tmp_path: Path) -> None:
@@ -276,6 +335,36 @@ def test_sampling_is_searched_by_mauve(
         tune(sampling(measure="mauve"))
 
 
+def test_fewer_prompts_than_asked_for_are_told_and_very_few_refused(
+    sampling: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sixteen silently became four."""
+    tune(sampling(num_samples=5_000, trials=1, repeats=0))
+    said = capsys.readouterr().err
+    assert "prompts and not for --num_samples 5000; of so few, gains may be luck" in said
+    with pytest.raises(UsageError, match=r"has room for \d prompts, and 8 are needed"):
+        tune(sampling(sample_tokens=20_000))
+
+
+@pytest.mark.parametrize("option", ["model_dir", "mauve_model"])
+def test_a_model_that_is_not_there_is_named_by_its_option(
+    sampling: Make, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    """The advice was `--base nano`, which is for a training."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(Gpt2kitError, match=rf"^--{option}: nowhere") as caught:
+        tune(sampling(**({option: "nowhere"} | ({"measure": "mauve"} if option == "mauve_model" else {}))))
+    assert "--base" not in str(caught.value)
+
+
+def test_the_settings_file_names_the_base(settings: Make, writer: Path) -> None:
+    fixed = {"context": 32, "batch_size": 4, "max_steps": 2}
+    found = tune(
+        settings(trials=1, base=str(writer), fixed=fixed, space={"learning_rate": {"low": 1e-4, "high": 1e-3}})
+    )
+    assert tomllib.loads(found.best_settings.read_text())["train"]["base"] == str(writer)
+
+
 def test_settings_for_the_other_search_are_said_to_do_nothing(
     settings: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -350,3 +439,17 @@ def test_batches_of_any_size_begin_with_the_same_validation_rows(settings: Make,
     first = np.concatenate([made[0].batch(step).input_ids_BT for step in range(6)])
     second = np.concatenate([made[1].batch(step).input_ids_BT for step in range(3)])
     np.testing.assert_array_equal(first, second)
+
+
+def drawn_course(trials: list[dict[str, Any]]) -> list[str]:
+    """The words of the legend of a search's course."""
+    panel = Figure().subplots()
+    _draw_course(panel, trials, "nats")
+    return [text.get_text() for text in panel.get_legend().get_texts()]
+
+
+def test_the_legend_names_only_what_is_in_the_picture() -> None:
+    done = {"number": 0, "state": "complete", "value": 3.0, "role": "defaults", "on_the_way": {"0": 3.5}}
+    lost = {"number": 1, "state": "pruned", "value": None, "role": None, "on_the_way": {"0": 3.5}}
+    assert drawn_course([done]) == ["best so far", "defaults"]
+    assert drawn_course([done, lost]) == ["given up (last value)", "best so far", "defaults"]

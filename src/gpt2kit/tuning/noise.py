@@ -42,27 +42,28 @@ class Gain:
         if self.remaining is None:
             return f"{text} It was not tried on fresh seeds, so nobody can say how much of it is luck of choosing."
         number = f"{len(self.seeds)} fresh seed{'s' if len(self.seeds) > 1 else ''}"
-        width = "" if self.half_width is None else f" ± {self.half_width:.4f} (95%)"
-        text += f" On {number} the gain is {self.remaining:.4f}{width}. {self._share()}"
         if self.half_width is None:
-            return f"{text} One seed does not tell how far it varies."
-        if abs(self.remaining) <= self.half_width:
-            return (
-                f"{text} What remains cannot be told from no gain at all: take it as noise until more --repeats say "
-                "otherwise."
-            )
-        return text
-
-    def _share(self) -> str:
-        assert self.remaining is not None
-        if self.remaining <= 0:
-            return f"Of the gain of {self.found:.4f} found in the search, nothing remains: it was luck of choosing."
-        if self.remaining >= self.found:
-            return f"The whole gain of {self.found:.4f} found in the search remains: none of it was luck of choosing."
+            return f"{text} On {number} it is {self.remaining:.4f}. One seed does not tell how far it varies."
+        low, high = self.remaining - self.half_width, self.remaining + self.half_width
         return (
-            f"Of the gain of {self.found:.4f} found in the search, {self.remaining:.4f} "
-            f"({self.remaining / self.found:.0%}) remains on fresh seeds; the rest was luck of choosing."
+            f"{text} On {number} it is {self.remaining:.4f} ± {self.half_width:.4f} (95%: {low:.4f} to {high:.4f}). "
+            f"{self._meaning(low, high)}"
         )
+
+    def _meaning(self, low: float, high: float) -> str:
+        """What the interval says, and no more."""
+        if high < 0:
+            return (
+                "There the best settings are worse than the defaults: the gain was luck of choosing. Keep the defaults."
+            )
+        if low <= 0:
+            return "That cannot be told from no gain at all: take it as noise until more --repeats say otherwise."
+        if self.found > high:
+            return (
+                f"A gain remains, and it is less than the search found: at least {self.found - high:.4f} of that was "
+                "luck of choosing."
+            )
+        return "A gain remains; how much of what the search found was luck of choosing cannot be told."
 
 
 def measure_gain(found: float, pairs: Sequence[tuple[int, float, float]]) -> Gain:

@@ -45,14 +45,15 @@ def draw(
 def _draw_course(panel: Any, trials: Sequence[Mapping[str, Any]], unit: str) -> None:
     finished = [trial for trial in trials if trial["value"] is not None]
     given_up = [trial for trial in trials if trial["state"] == "pruned" and trial["on_the_way"]]
-    panel.scatter(
-        [trial["number"] for trial in given_up],
-        [list(trial["on_the_way"].values())[-1] for trial in given_up],
-        marker="x",
-        color=_GREY,
-        s=22,
-        label="given up (last value)",
-    )
+    if given_up:
+        panel.scatter(
+            [trial["number"] for trial in given_up],
+            [list(trial["on_the_way"].values())[-1] for trial in given_up],
+            marker="x",
+            color=_GREY,
+            s=22,
+            label="given up (last value)",
+        )
     panel.scatter([trial["number"] for trial in finished], [trial["value"] for trial in finished], color=_BLUE, s=22)
     best = [min(trial["value"] for trial in finished[: number + 1]) for number in range(len(finished))]
     panel.step([trial["number"] for trial in finished], best, where="post", color=_BLUE, label="best so far")
@@ -123,7 +124,8 @@ def _draw_parallel(page: Any, panel: Any, trials: Sequence[Mapping[str, Any]], s
                 textcoords="offset points",
                 fontsize=8,
                 va="center",
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8},
+                zorder=10,  # above the lines, which would strike the numbers through
             )
     panel.set_xticks(range(len(names)), names)
     panel.set_yticks([])

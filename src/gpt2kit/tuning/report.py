@@ -69,7 +69,7 @@ def counts(trials: Sequence["FrozenTrial"]) -> dict[str, int]:
     for trial in trials:
         ended = str(trial.user_attrs.get("ended", ""))
         if trial.state.name == "FAIL":
-            found["retried"] += 1
+            found["retried"] += not TrialStore.was_skipped(trial)
         elif trial.state.name in ("COMPLETE", "PRUNED"):
             found["failed" if ended.startswith("failed") else ended or "pruned"] += 1
     return found
@@ -87,8 +87,68 @@ def counts_text(found: Mapping[str, int]) -> str:
     return ", ".join(f"{found[name]} {text}" for name, text in words.items() if found[name]) or "none"
 
 
-def statement(*, unit: str, best: "FrozenTrial", baseline: "FrozenTrial | None", gain: Gain | None) -> str:
-    """What the search comes to, and how much of it is noise."""
+def ended_untrained(record: Mapping[str, Any]) -> bool:
+    """Whether the best of a training is its validation before the first step: what it left is the model it began with.
+
+    Args:
+        record: of a trial of `--what training`.
+    """
+    return record["value"] is not None and record["value"] == record["on_the_way"].get("0")
+
+
+def before_training(records: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:
+    """The loss before the first step, and how many trainings ended there, in words.
+
+    Args:
+        records: of the trials of `--what training`.
+
+    Returns:
+        That loss (None when no trial got so far), and the sentence.
+    """
+    before = next((record["on_the_way"]["0"] for record in records if "0" in record["on_the_way"]), None)
+    if before is None:
+        return None, ""
+    finished = [record for record in records if record["value"] is not None]
+    untrained = [record for record in finished if ended_untrained(record)]
+    text = f"Before training the loss is {before:.4f}"
+    if not untrained:
+        return before, f"{text}; every finished trial came below it."
+    of_defaults = any(record["role"] == "defaults" for record in untrained)
+    return before, (
+        f"{text}; {len(untrained)} of {len(finished)} finished trials never came below it, and end as the model they "
+        f"began with, unchanged{': the defaults among them' if of_defaults else ''}."
+    )
+
+
+def statement(
+    *,
+    unit: str,
+    best: "FrozenTrial",
+    baseline: "FrozenTrial | None",
+    gain: Gain | None,
+    compared: int,
+    before: float | None = None,
+) -> str:
+    """What the search comes to, and how much of it is noise.
+
+    Args:
+        unit: of the results.
+        best: the best trial.
+        baseline: the trial of the defaults, if it is complete.
+        gain: over the defaults, where there is one.
+        compared: trials beside the defaults that were finished, or given up as worse.
+        before: the loss before training; None where nothing is trained.
+    """
+    if before is not None and ended_untrained(trial_record(best)):
+        return (
+            f"No trial came below the loss before training ({before:.4f} {unit}): these settings leave the model as it "
+            "was. Search lower learning rates, more epochs or more text."
+        )
+    if baseline is not None and gain is None and not compared:
+        return (
+            f"Only the defaults were tried to their end ({baseline.value:.4f} {unit}): nothing was compared with them. "
+            "The same command with more --minutes or --trials goes on."
+        )
     if baseline is None:
         return (
             f"The best settings reached {best.value:.4f} {unit}. The defaults were not tried to their end, so there "
@@ -96,7 +156,13 @@ def statement(*, unit: str, best: "FrozenTrial", baseline: "FrozenTrial | None",
         )
     if gain is None:
         return f"No trial was better than the defaults, which reached {baseline.value:.4f} {unit}. Keep them."
-    return f"The best settings reached {best.value:.4f}, the defaults {baseline.value:.4f}. {gain.to_text(unit)}"
+    untrained = ""
+    if before is not None and ended_untrained(trial_record(baseline)):
+        untrained = ", the loss before training: they leave the model as it was"
+    return (
+        f"The best settings reached {best.value:.4f}, the defaults {baseline.value:.4f}{untrained}. "
+        f"{gain.to_text(unit)}"
+    )
 
 
 def markdown_text(values: Mapping[str, Any], *, picture: Path | None) -> str:

@@ -298,9 +298,22 @@ class _Search:
         assert best is not None
         assert best.value is not None
         self._note_edges(values_of(best))
+        if store.is_exhausted(self.ground.space):
+            self._note("every combination of the searched values was tried")
         shares, why_none = reports.importance(store)
-        trials = [reports.trial_record(trial) for trial in store.trials() if trial.state.is_finished()]
-        words = reports.statement(unit=self.objective.unit, best=best, baseline=baseline, gain=gain)
+        made = [trial for trial in store.trials() if trial.state.is_finished() and not store.was_skipped(trial)]
+        trials = [reports.trial_record(trial) for trial in made]
+        before, of_training = reports.before_training(trials) if self.settings.what == "training" else (None, "")
+        told = reports.counts(store.trials())
+        words = reports.statement(
+            unit=self.objective.unit,
+            best=best,
+            baseline=baseline,
+            gain=gain,
+            compared=told["complete"] + told["pruned"] + told["failed"] - (baseline is not None),
+            before=before,
+        )
+        words = f"{words} {of_training}".rstrip()
         picture = self._draw(trials, shares, why_none)
         values: dict[str, Any] = {
             "format": FORMAT,
@@ -314,7 +327,8 @@ class _Search:
             "gain": None if gain is None else gain.to_dict(),
             "importance": shares,
             "why_no_importance": why_none,
-            "counts": reports.counts(store.trials()),
+            "counts": told,
+            "loss_before_training": before,
             "seconds": round(sum(Clock(self.folder.clock, "report").parts().values()), 3),
             "space": _shown_space(self.ground.space),
             "about": self.ground.about,

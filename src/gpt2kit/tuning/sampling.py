@@ -1,12 +1,13 @@
 """A trial of sampling settings: texts begun as held-out texts begin, and their distance to how humans went on."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gpt2kit.console import warn
-from gpt2kit.errors import TrainingError, UsageError
+from gpt2kit.errors import MissingExtraError, NetworkError, TrainingError, UsageError
 from gpt2kit.evaluation.heldout import Opening, choose_split, openings, read_held_out
 from gpt2kit.evaluation.mauve import FEWEST_MAUVE_TEXTS, FEWEST_TEXTS, MauveReader
 from gpt2kit.evaluation.models import find_model
@@ -21,8 +22,20 @@ from gpt2kit.tuning.space import default_sampling_space
 
 _PROMPT_WORDS = 24
 _LOTS = 4  # after each, a trial may be given up
-_FEWEST_TEXTS = 4
+_FEWEST_TEXTS = 8  # with fewer a setting's figures are chance
 _MOST_TOKENS = 1_000_000
+
+
+@contextmanager
+def _named(option: str) -> Iterator[None]:
+    """Say of a model that is not there which option named it, and not how a training would get another base."""
+    try:
+        yield
+    except MissingExtraError:
+        raise
+    except (UsageError, NetworkError) as error:
+        words = str(error).replace("--base nano", f"{option} nano")
+        raise type(error)(f"{option}: {words}") from error
 
 
 class SamplingObjective:
@@ -40,11 +53,15 @@ class SamplingObjective:
 
     def __init__(self, settings: TuneSettings) -> None:
         self.settings = settings
-        self.reader = MauveReader(settings.mauve_model, device=settings.device) if settings.measure == "mauve" else None
+        self.reader = None
+        if settings.measure == "mauve":
+            with _named("--mauve_model"):
+                self.reader = MauveReader(settings.mauve_model, device=settings.device)
         self.distance: TextDistance = (
             diversity_distance if self.reader is None else MauveDistance(self.reader, seed=settings.seed)
         )
-        self.record = find_model(settings.model_dir, role="model")
+        with _named("--model_dir"):
+            self.record = find_model(settings.model_dir, role="model")
         self.data = PreparedData.open(settings.data_dir)
         held_out = read_held_out(
             self.data, choose_split(self.data, "validation"), max_tokens=_MOST_TOKENS, seed=settings.seed
@@ -57,7 +74,9 @@ class SamplingObjective:
         )
         fewest = _FEWEST_TEXTS if self.reader is None else FEWEST_TEXTS
         if settings.num_samples < fewest:
-            raise UsageError(f"--num_samples {settings.num_samples}: --measure mauve needs at least {fewest}")
+            raise UsageError(
+                f"--num_samples {settings.num_samples}: --measure {settings.measure} needs at least {fewest}"
+            )
         if len(self.openings) < fewest:
             raise UsageError(
                 f"{settings.data_dir}: its validation split has room for {len(self.openings)} prompts, and "
@@ -74,6 +93,12 @@ class SamplingObjective:
 
     def examine(self) -> Ground:
         """Look at model and prompts."""
+        if len(self.openings) < self.settings.num_samples:
+            warn(
+                f"{self.settings.data_dir}: its validation split has room for {len(self.openings)} prompts and not for "
+                f"--num_samples {self.settings.num_samples}; of so few, gains may be luck: prepare more text, or with "
+                "a greater --validation_fraction"
+            )
         if self.reader is not None and len(self.openings) < FEWEST_MAUVE_TEXTS:
             warn(
                 f"MAUVE of {len(self.openings)} texts is rough, and gains by it may be luck: raise --num_samples "

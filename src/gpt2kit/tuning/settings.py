@@ -132,7 +132,7 @@ class TuneSettings(Settings):
         DEFAULT_MODEL_DIR, description="For sampling: the model that writes: a folder, nano, or a name on the Hub."
     )
     num_samples: int = Field(
-        32, ge=4, le=100_000, description="For sampling: texts of a trial, begun as held-out texts begin."
+        32, ge=8, le=100_000, description="For sampling: texts of a trial, begun as held-out texts begin."
     )
     sample_tokens: int = Field(
         200, ge=8, le=100_000, description="For sampling: tokens of a text. Loops show only in long ones."

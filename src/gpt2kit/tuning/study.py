@@ -10,6 +10,9 @@ results/tuning/training/
     report.md, report.json, report.png
 """
 
+import itertools
+import math
+import random
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -20,7 +23,7 @@ from filelock import FileLock, Timeout
 from gpt2kit.errors import UsageError
 from gpt2kit.files import explained_disk_errors, read_json
 from gpt2kit.runtime import derive_seed
-from gpt2kit.tuning.space import Space
+from gpt2kit.tuning.space import Range, Space
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -35,6 +38,8 @@ _PRUNER_STARTUP_TRIALS = 4
 _PRUNER_WARMUP = 2  # validations: that before the first step, and the next
 _MOST_KILLS = 3  # of one trial, whose values may be what kills it: of a batch that memory does not hold, say
 _LOCK_SECONDS = 60
+_MOST_COMBINATIONS = 2_000  # of which a search remembers what was tried; of more it hardly draws one twice
+_SKIPPED = "skipped"
 _IGNORED = {".gitkeep", ".gitignore", "lock"}
 
 
@@ -133,16 +138,18 @@ class TrialStore:
         return [trial for trial in self.study.get_trials(deepcopy=False) if not states or trial.state.name in states]
 
     def ask(self, space: Space, *, limit: int | None) -> "Trial | None":
-        """The next trial: one that waits, or one of fresh values; None when there are `limit` already.
+        """The next trial: one that waits, or one of fresh values; None with `limit` made, or nothing left to try.
 
         The fresh values of the n-th trial depend on the trials before it, the seed and n alone, so that one worker
-        makes the same search however often it is killed.
+        makes the same search however often it is killed. Where there are few combinations, as of choices alone, none is
+        tried twice: in place of one that was, an untried one is drawn.
 
         Args:
             space: what fresh values are drawn from; of an empty one there are none.
             limit: trials, finished or in course; None is no limit.
         """
         from optuna.samplers import TPESampler
+        from optuna.trial import TrialState
 
         with self._lock:
             waiting = self.trials("WAITING")
@@ -154,10 +161,43 @@ class TrialStore:
             seed = derive_seed(self.seed, "sampler", number) % 2**32
             self.study.sampler = TPESampler(seed=seed, n_startup_trials=_STARTUP_TRIALS)
             unsearched = bool(waiting) and not waiting[0].system_attrs["fixed_params"]
-            trial = self.study.ask({} if unsearched else {name: each.distribution() for name, each in space.items()})
+            shapes = {} if unsearched else {name: each.distribution() for name, each in space.items()}
+            untried = None if waiting else self._untried(space)
+            if untried == []:
+                return None
+            trial = self.study.ask(shapes)
+            if untried is not None and dict(trial.params) not in untried:
+                trial.set_user_attr(_SKIPPED, True)
+                self.study.tell(trial, state=TrialState.FAIL)
+                self.enqueue(random.Random(seed).choice(untried), space)
+                trial = self.study.ask(shapes)
             if "values" not in trial.user_attrs:
                 trial.set_user_attr("values", dict(trial.params))
             return trial
+
+    def _untried(self, space: Space) -> list[dict[str, Any]] | None:
+        """The combinations that no trial has or had; None when there are too many to list."""
+        if not space or any(isinstance(each, Range) and not each.whole for each in space.values()):
+            return None
+        choices = [each.every_value() for each in space.values()]
+        if math.prod(map(len, choices)) > _MOST_COMBINATIONS:
+            return None
+        tried = [
+            values_of(trial)
+            for trial in self.trials()  # of those that a kill cut off, too: they wait for another try, or are given up
+            if "values" in trial.user_attrs and trial.user_attrs.get("ended") != "time"
+        ]
+        every = (dict(zip(space, values, strict=True)) for values in itertools.product(*choices))
+        return [values for values in every if values not in tried]
+
+    def is_exhausted(self, space: Space) -> bool:
+        """Whether every combination of a space of few was tried."""
+        return self._untried(space) == []
+
+    @staticmethod
+    def was_skipped(trial: "FrozenTrial") -> bool:
+        """Whether its values had been tried before, so that it was never made."""
+        return bool(trial.user_attrs.get(_SKIPPED))
 
     def enqueue(self, values: Mapping[str, Any], space: Space, **notes: Any) -> None:
         """Let a trial of these values wait; of values beyond the space the sampler hears nothing.

@@ -45,6 +45,7 @@ class TrainingObjective:
                 f"{settings.data_dir}: its validation split is empty, so there is nothing to tune by: prepare with "
                 "--validation_fraction 0.1"
             )
+        self.base: str | None = settings.base
         self.shared: dict[str, Any] = {
             "data_dir": settings.data_dir,
             "base": settings.base,
@@ -57,6 +58,7 @@ class TrainingObjective:
         """Let a training say what it would do by itself."""
         wanted = TrainSettings(**self.shared, seed=self.settings.seed, dry_run=True)
         start, plan = find_start(wanted, self.data), train(wanted).plan
+        self.base = start.base
         known = {"learning_rate": plan.learning_rate, "epochs": plan.epochs, "batch_size": plan.batch_size}
         known |= {"max_steps": plan.total_steps, "dropout": start.config.attn_pdrop}
         known |= {"n_layer": start.config.n_layer, "n_head": start.config.n_head, "n_embd": start.config.n_embd}
@@ -123,5 +125,5 @@ class TrainingObjective:
 
     def settings_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Those of `gpt2kit train`."""
-        found = self.shared | {"seed": self.settings.seed} | dict(values)
+        found = self.shared | {"base": self.base, "seed": self.settings.seed} | dict(values)
         return {name: value for name, value in found.items() if value is not None}
