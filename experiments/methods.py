@@ -10,7 +10,7 @@ from typing import Any
 from experiments import plots
 from experiments.hyperparameters import DEFAULTS, SEEDS, TEXT
 from experiments.runs import BEFORE, Maker, Record, Run, as_it_is, short
-from experiments.study import Mean, Results, Study, mean, paired, table
+from experiments.study import Mean, Results, Study, mean, paired, shown_bits, table
 from experiments.texts import TALES, Text
 
 FULL = "full"
@@ -116,7 +116,7 @@ def tables(results: Results) -> dict[str, str]:
                 method,
                 f"{training['trainable_parameters']:,}",
                 f"{training['learning_rate']:g}",
-                mean([_bits(record) for record in records]).show(),
+                shown_bits(records),
                 "" if difference is None else difference.show(sign=True),
             ]
         )

@@ -92,10 +92,20 @@ _QUOTED_CHARACTERS = 420
 
 
 def _figure(results: Results, name: str, figure: str) -> Mean:
-    """A figure of a setting over the seeds; shares in per cent."""
+    """A figure of a setting over the seeds, in per cent for shares; greedy search writes the same whatever the seed."""
     by_set = results["measured"]["figures"]
     scale = 100 if figure in SHARES else 1
-    return mean([scale * by_set[f"{name}|{seed}"].get(figure, 0.0) for seed in results["seeds"]])
+    seeds = results["seeds"] if results["settings"][name]["temperature"] else results["seeds"][:1]
+    return mean([scale * by_set[f"{name}|{seed}"].get(figure, 0.0) for seed in seeds])
+
+
+def _shown(results: Results, name: str, figure: str) -> str:
+    """The same as text; a share as its lowest and highest of the seeds, for Student's interval may reach below 0."""
+    found = _figure(results, name, figure)
+    if figure not in SHARES or found.count < 2:
+        return found.show(1 if figure in SHARES else 3)
+    shares = [100 * results["measured"]["figures"][f"{name}|{seed}"].get(figure, 0.0) for seed in results["seeds"]]
+    return f"{found.value:.1f} ({min(shares):.1f} to {max(shares):.1f})"
 
 
 def _human(results: Results, figure: str) -> float:
@@ -112,13 +122,15 @@ def tables(results: Results) -> dict[str, str]:
     for names in results["families"].values():
         for name in names:
             surprise = mean([results["nats_per_token"][name][str(seed)] for seed in results["seeds"]])
-            cells = [_figure(results, name, figure).show(digits[figure]) for figure in FIGURES]
+            cells = [_shown(results, name, figure) for figure in FIGURES]
             rows.append([name, *cells, f"{surprise.value:.2f}"])
     measured = results["measured"]
     floor = measured["shuffled_coherence"]
     note = (
         f"{measured['compared_texts']} texts a setting and seed, cut to the same {measured['compared_words']:,} words "
-        "in all."
+        "in all. ± is over the seeds, and shares stand with their lowest and highest seed. Greedy search writes the "
+        "same texts whatever the seed: one set. Human text is one set too, and has no interval: how far another "
+        f"{measured['compared_texts']} passages of Andersen would lie from these is not in the table."
     )
     if floor is not None:
         note += f" Human sentences in random order have a coherence of {floor:.3f}."
@@ -151,6 +163,8 @@ def draw(results: Results, folder: Path) -> None:
         plots.line(panels[number], places, [_figure(results, name, key) for name in names], number=number)
         plots.level(panels[number], _human(results, key), "human text")
         unit = " (%)" if key in SHARES else ""
+        if key in SHARES:
+            panels[number].set_ylim(bottom=0)
         plots.describe(
             panels[number], x="temperature (top-p 1)", y=FIGURES[key] + unit, title=FIGURES[key], legend=True
         )

@@ -130,6 +130,18 @@ def by_seed(records: Sequence[Record], name: str, figure: Callable[[Record], flo
     return {record["seed"]: figure(record) for record in records if record["name"] == name}
 
 
+def shown_bits(records: Sequence[Record]) -> str:
+    """Bits per byte of a setting over its seeds; where the best step is 0, and nano is what was kept, it says so.
+
+    Such a figure is nano's own, and says of the setting only that it never beat the start.
+    """
+    untrained = sum(record["training"]["best_step"] == 0 for record in records)
+    found = mean([record["bits_per_byte"] for record in records])
+    if untrained == len(records):
+        return f"{found.value:.3f} (nano, unchanged)"
+    return found.show() + (f" (nano, unchanged, in {untrained} of {len(records)})" if untrained else "")
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, its first column to the left."""
     return text_table(rows, columns, markdown=True, right_align=range(1, len(columns)))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from experiments import hyperparameters, methods, runs, texts
+from experiments import hyperparameters, methods, overfitting, runs, sampling, texts
 from experiments.runs import Maker, Run, words
-from experiments.study import DOCS, Mean, Study, filled_in, mean, paired
+from experiments.study import DOCS, Mean, Study, filled_in, mean, paired, shown_bits
 from experiments.texts import TALES, Text
 from gpt2kit.errors import DataError, UsageError
 
@@ -195,3 +195,34 @@ def test_a_quick_study_end_to_end(tmp_path: Path) -> None:
     assert not list((tmp_path / "models").glob("*"))  # a model takes more place than its figures
     assert record["settings"]["max_steps"] == 2
     assert record["provenance"]["versions"]["torch"]
+
+
+def made(best_steps: list[int]) -> list[runs.Record]:
+    return [{"bits_per_byte": 2.5, "training": {"best_step": step}} for step in best_steps]
+
+
+def test_a_run_that_left_nano_as_it_was_is_marked() -> None:
+    """Sixteen rows at four times the rate never beat the start, and passed for better than four rows."""
+    assert shown_bits(made([0, 0, 0])) == "2.500 (nano, unchanged)"
+    assert shown_bits(made([30, 0, 20])) == "2.500 ± 0.000 (nano, unchanged, in 1 of 3)"
+    assert shown_bits(made([30, 30])) == "2.500 ± 0.000"
+
+
+def test_greedy_texts_are_one_set_and_shares_stay_above_nothing() -> None:
+    figures = {"distinct_2": 0.25, "words_in_loops": 0.0}
+    by_set = {f"{name}|{seed}": dict(figures) for name in ("greedy", "T 1") for seed in (0, 1, 2)}
+    by_set["T 1|1"]["words_in_loops"] = 0.012
+    results = {
+        "settings": {"greedy": {"temperature": 0.0}, "T 1": {"temperature": 1.0}},
+        "seeds": [0, 1, 2],
+        "measured": {"figures": by_set},
+    }
+    assert sampling._shown(results, "greedy", "distinct_2") == "0.250"
+    assert sampling._shown(results, "T 1", "distinct_2") == "0.250 ± 0.000"
+    assert sampling._shown(results, "T 1", "words_in_loops") == "0.4 (0.0 to 1.2)"
+
+
+def test_stretches_given_back_have_the_interval_of_the_stretches() -> None:
+    found = {"value": 0.0, "interval": [0.0, 0.0621]}
+    record = {"memory": {"extraction": {"training": {"extracted": found}}}}
+    assert overfitting._extracted([record] * 3) == "0.0 (0.0 to 6.2)"
