@@ -184,7 +184,7 @@ def draw(results: Results, folder: Path) -> None:
         panels[5],
         x=TITLES["learning_rate"],
         y="bits per byte (test)",
-        title="default: 0.0005 (another scale; 0.002 with 16 rows is nano, unchanged)",
+        title="another scale; 16 rows at 0.002: nano, unchanged",
         legend=True,
     )
     plots.save(figure, folder / "hyperparameters.png")

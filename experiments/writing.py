@@ -46,7 +46,12 @@ def _write(order: dict[str, Any], prompts: list[Opening]) -> dict[str, Any]:
     for seed in order["seeds"]:
         # None of them may end early, or texts would be cut to the shortest before they are compared.
         how = GenerateSettings(
-            max_new_tokens=order["tokens"], min_new_tokens=order["tokens"], seed=seed, stream=False, **order["setting"]
+            max_new_tokens=order["tokens"],
+            min_new_tokens=order["tokens"],
+            seed=seed,
+            stream=False,
+            logprobs=True,
+            **order["setting"],
         )
         samples = generate(model, [opening.prompt for opening in prompts], how)
         texts[str(seed)] = [sample.text for sample in samples]

@@ -101,7 +101,7 @@ def memorising(history: Sequence[Validation]) -> str | None:
 def out_of_patience(history: Sequence[Validation], *, patience: int) -> bool:
     """Whether `patience` validations since the best one brought nothing new; 0 is never.
 
-    A base model often gets worse first, while the rate rises, and then comes back. So long as no validation has beaten
+    A base model often gets worse in its first steps, and then comes back. So long as no validation has beaten
     the first one, one that is lower than the one before it does not count: the run is recovering.
     """
     if patience == 0 or not history:
