@@ -16,7 +16,9 @@ from optuna.trial import FrozenTrial, create_trial
 
 from gpt2kit import PreparedData, PrepareSettings, TrainSettings, TuneSettings, prepare, train, tune
 from gpt2kit.cli import main
-from gpt2kit.errors import Gpt2kitError, TrainingError, UsageError
+from gpt2kit.errors import Gpt2kitError, NetworkError, TrainingError, UsageError
+from gpt2kit.evaluation import models
+from gpt2kit.generation import language_model
 from gpt2kit.model import GPT2, GPT2Config, save_model
 from gpt2kit.training.plan import make_validation_batches
 from gpt2kit.tuning.noise import measure_gain
@@ -351,7 +353,12 @@ def test_a_model_that_is_not_there_is_named_by_its_option(
     sampling: Make, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     """The advice was `--base nano`, which is for a training."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def unreachable(name: str) -> Path:
+        raise NetworkError(f"{name} is no folder here: start from the small model in this package with --base nano")
+
+    known = language_model.find_folder
+    monkeypatch.setattr(models, "find_folder", lambda name: unreachable(name) if name == "nowhere" else known(name))
     with pytest.raises(Gpt2kitError, match=rf"^--{option}: nowhere") as caught:
         tune(sampling(**({option: "nowhere"} | ({"measure": "mauve"} if option == "mauve_model" else {}))))
     assert "--base" not in str(caught.value)
