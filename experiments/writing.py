@@ -55,7 +55,8 @@ def _write(order: dict[str, Any], prompts: list[Opening]) -> dict[str, Any]:
         )
         samples = generate(model, [opening.prompt for opening in prompts], how)
         texts[str(seed)] = [sample.text for sample in samples]
-        surprise[str(seed)] = -sum(sample.logprob for sample in samples) / sum(len(sample.ids) for sample in samples)
+        nats = -sum(sample.logprob for sample in samples if sample.logprob is not None)
+        surprise[str(seed)] = nats / sum(len(sample.ids) for sample in samples)
     return {"setting": order["setting"], "texts": texts, "nats_per_token": surprise}
 
 
