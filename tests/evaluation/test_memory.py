@@ -511,3 +511,18 @@ def test_two_texts_told_apart_by_chance_are_no_alarm():
     assert apart.auc.value == 1.0
     [line] = memory_verdict(Memory({}, {}, apart, {}), near_words=20)
     assert line.startswith("Little to tell")
+
+
+@pytest.mark.parametrize(
+    ("own", "human", "said"),
+    [
+        (Figure(0.3, (0.2, 0.4)), Figure(0.01, (0.0, 0.05)), "RECITES NEARLY"),
+        (Figure(0.11, (0.02, 0.2)), Figure(0.04, (0.0, 0.13)), "Whether it nearly recites is unclear"),
+        (Figure(0.02, (0.0, 0.05)), Figure(0.01, (0.0, 0.05)), "Few near copies"),
+        (Figure(0.0, (0.0, 0.0)), Figure(0.01, (0.0, 0.05)), "No near copies"),
+    ],
+)
+def test_near_copies_alarm_only_where_they_are_clearly_more_than_in_human_text(own, human, said):
+    near = {"model": NearFigures(own, []), "human": NearFigures(human, [])}
+    [line] = memory_verdict(Memory(near, {}, None, {}), near_words=20)
+    assert line.startswith(said)

@@ -139,7 +139,7 @@ class Likelihood:
         values = {name: value for name, value in vars(self).items() if name != "token_nats"}
         for name in ("perplexity_interval", "bits_per_byte_interval"):
             values[name] = None if values[name] is None else list(values[name])
-        return values
+        return values | {"intervals": self.intervals_text}
 
 
 def windows(num_tokens: int, protocol: Protocol, *, document: int = 0) -> list[Window]:

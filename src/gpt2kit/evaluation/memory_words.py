@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from gpt2kit.console import text_table
+from gpt2kit.evaluation.differences import is_above
 from gpt2kit.evaluation.exposure import EXPECTED_BITS, Exposure
 from gpt2kit.evaluation.extraction import Extraction
 from gpt2kit.evaluation.likelihood import FEWEST_UNITS
@@ -73,16 +74,18 @@ def memory_page(tables: Sequence[str]) -> str:
 def _near(own: NearFigures, human: NearFigures | None, *, near_words: int, remedy: str) -> list[str]:
     if own.share is None:
         return []
-    theirs = None if human is None or human.share is None else human.share.value
+    theirs = None if human is None else human.share
     figures = (
         f"{100 * own.share.value:.1f}% of its words stand in passages of {near_words} words or more that are the "
         "training text with no more than a fifth of the words changed"
     )
     if theirs is not None:
-        figures += f" (human held-out text: {100 * theirs:.1f}%)"
-    if own.share.value > _RECITES_SHARE + (theirs or 0.0):
+        figures += f" (human held-out text: {100 * theirs.value:.1f}%)"
+    if is_above(own.share, theirs, by=_RECITES_SHARE):
         return [f"RECITES NEARLY: {figures}. {remedy}"]
-    return [f"Few near copies: {figures}."]
+    if own.share.value > _RECITES_SHARE + (0.0 if theirs is None else theirs.value):
+        return [f"Whether it nearly recites is unclear from so few texts: {figures}."]
+    return [f"{'Few' if own.share.value else 'No'} near copies: {figures}."]
 
 
 def _extraction(

@@ -18,7 +18,7 @@ _PERPLEXITY = Metric("perplexity", "perplexity of held-out text", digits=2)
 # What the likelihood table shows; all else that is measured of a model gets a table of its own.
 _IN_TABLE = {
     "perplexity", "text_perplexity", "bits_per_byte", "perplexity_interval", "bits_per_byte_interval", "nats",
-    "num_tokens", "num_bytes", "num_documents", "unit", "num_units", "seconds",
+    "num_tokens", "num_bytes", "num_documents", "unit", "num_units", "intervals", "seconds",
 }  # fmt: skip
 
 
