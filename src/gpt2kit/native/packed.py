@@ -72,8 +72,10 @@ def layout(shape: Shape, weights: Weights, *, is_tied: bool) -> dict[str, Part]:
                 inputs, outputs, "int8" if weights == "int4" and is_by_output else weights, start=start
             )
         end = parts[name].end
-    if weights == "fp32":
-        parts[ROUNDED_HEAD] = _matrix(shape.n_embd, shape.vocab_size, "int8", start=_aligned(end))
+        if weights == "fp32" and name == head_name(is_tied=is_tied):
+            # Beside the head, so that its file is read once, and before most other memory is taken.
+            parts[ROUNDED_HEAD] = _matrix(shape.n_embd, shape.vocab_size, "int8", start=_aligned(end))
+            end = parts[ROUNDED_HEAD].end
     return parts
 
 
