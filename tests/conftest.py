@@ -55,28 +55,23 @@ def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def prepared(raw_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     """The tales prepared from scratch: a tokenizer of 400 entries and three splits."""
-    return prepare(
-        PrepareSettings(
-            input=raw_folder,
-            data_dir=tmp_path_factory.mktemp("prepared") / "data",
-            from_scratch=True,
-            vocab_size=400,
-            validation_fraction=0.1,
-            test_fraction=0.1,
-        )
-    )
+    return _prepare_tales(raw_folder, tmp_path_factory, test_fraction=0.1)
 
 
 @pytest.fixture(scope="session")
 def prepared_for_tests_of_differences(raw_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     """The same with eight documents to measure on: of fewer than six no two models are told apart."""
+    return _prepare_tales(raw_folder, tmp_path_factory, test_fraction=0.2)
+
+
+def _prepare_tales(raw_folder: Path, factory: pytest.TempPathFactory, *, test_fraction: float) -> PreparedData:
     return prepare(
         PrepareSettings(
             input=raw_folder,
-            data_dir=tmp_path_factory.mktemp("prepared") / "data",
+            data_dir=factory.mktemp("prepared") / "data",
             from_scratch=True,
             vocab_size=400,
             validation_fraction=0.1,
-            test_fraction=0.2,
+            test_fraction=test_fraction,
         )
     )

@@ -144,9 +144,9 @@ def find_prompt_form(records: Sequence[ModelRecord], *, asked: Literal["auto", "
         asked: "auto" is on if gpt2kit trained any of them.
         remarks: takes what there is to say.
     """
-    trained = [record.name for record in records if is_trained_here(record.folder)]
     if asked != "auto":
         return asked == "on"
+    trained = [record.name for record in records if is_trained_here(record.folder)]
     if 0 < len(trained) < len(records):
         remarks.note(
             f"an end-of-text stands in front of all models' prompts, because the training texts of "

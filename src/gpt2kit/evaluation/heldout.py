@@ -219,10 +219,15 @@ def _draw(sizes: Sequence[int], *, max_bytes: int, seed: int) -> list[int]:
 
 def training_texts(data: PreparedData) -> Iterator[TrainingText]:
     """The training text as the model read it, piece by piece."""
+    for piece, text in _training_pieces(data):
+        yield TrainingText(text, piece.source, piece.place, piece.continues)
+
+
+def _training_pieces(data: PreparedData) -> Iterator[tuple[Piece, str]]:
+    """The pieces of the training split, each with the text that the model read of it."""
     separator = str(data.manifest["completion_separator"])
     for piece in data.documents("train"):
-        text = "".join(segment.text for segment in piece_segments(piece, completion_separator=separator))
-        yield TrainingText(text, piece.source, piece.place, piece.continues)
+        yield piece, "".join(segment.text for segment in piece_segments(piece, completion_separator=separator))
 
 
 def placed_training_texts(data: PreparedData) -> Iterator[TrainingText]:
@@ -231,10 +236,8 @@ def placed_training_texts(data: PreparedData) -> Iterator[TrainingText]:
     Lines are counted in the text as it was cleaned, those of sections that went to a held-out split among them.
     """
     held_out_lines = _held_out_lines(data)
-    separator = str(data.manifest["completion_separator"])
     document, num_lines = -1, 0
-    for piece in data.documents("train"):
-        text = "".join(segment.text for segment in piece_segments(piece, completion_separator=separator))
+    for piece, text in _training_pieces(data):
         if piece.kind != "text":
             yield TrainingText(text, piece.source, piece.place, piece.continues)
             continue

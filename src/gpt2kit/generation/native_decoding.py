@@ -88,9 +88,7 @@ class _Reading:
         logprobs: bool,
     ) -> None:
         self._engine, self._penalties, self._cutoffs = engine, penalties, cutoffs
-        self._rules = DrawingRules()
-        if cutoffs is not None:
-            self._rules = DrawingRules(cutoffs.temperature, cutoffs.top_k, cutoffs.top_p, cutoffs.min_p)
+        self._rules = cutoffs or DrawingRules()
         self._is_typical = cutoffs is not None and cutoffs.typical_p < 1  # which the kernel cannot do
         self._can_pick = not (logprobs or penalties.look_back or self._is_typical)
         self._memory = engine.new_bounds(most) if self._can_pick else engine.new_scores(most)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from gpt2kit.native.engine import DrawingRules
+
 
 @dataclass(frozen=True, kw_only=True)
 class PenaltyRules:
@@ -33,16 +35,8 @@ class PenaltyRules:
 
 
 @dataclass(frozen=True)
-class CutoffRules:
-    """Temperature and cut-offs; the defaults change nothing."""
+class CutoffRules(DrawingRules):
+    """Temperature and cut-offs, those that the kernel knows and typical sampling; the defaults change nothing."""
 
     temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
     typical_p: float = 1.0
-
-    @property
-    def cuts_off(self) -> bool:
-        """Whether some tokens may not be drawn."""
-        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0 or self.typical_p < 1

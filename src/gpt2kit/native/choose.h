@@ -35,26 +35,31 @@ static TARGET float NAME(log_sum)(const float *x, int64_t V, float greatest) {
     return greatest + (float)log(total);
 }
 
-/* A token wins over the best so far, b, if h - log(-log u) > b, so if u > e^-r with r = e^(h - b); then 1 - u < r too, as
- * 1 - e^-r < r. That is quick to see for many tokens at a time, and rules out nearly all; the noise of the others is
- * then computed exactly. A thousandth is left for rounding. h is a score, the greatest made 0, over the temperature; below
- * `floor` none wins. */
+/* Which of the tokens from `first` on may win a draw over the best so far, b: one wins if h - log(-log u) > b, so if
+ * u > e^-r with r = e^(h - b); then 1 - u < r too, as 1 - e^-r < r. That is quick to see for many tokens at a time, and
+ * rules out nearly all; the noise of the others is then computed exactly. h is a score, the greatest made 0, over the
+ * temperature; `allowed` is e^-b, and a little more for rounding. */
+INLINE ints NAME(may_win)(int64_t first, uint64_t key, floats heated, float allowed) {
+    NAME(longs) ids;
+    for (int lane = 0; lane < LANES; lane++) ids[lane] = (uint64_t)lane + 1;
+    floats rest = __builtin_convertvector(
+        __builtin_convertvector(~mixed((ids + (uint64_t)first) * GOLDEN + key) >> 40, ints), floats);
+    return rest * 0x1p-24f < NAME(exponential)(heated) * allowed;
+}
+
+/* The greatest of h + noise, of the tokens whose h is from `floor` on. */
 static TARGET int64_t NAME(draw)(const float *scores, int64_t V, uint64_t key, float temperature, float greatest,
                                  int64_t best_id, float floor) {
     int64_t whole = V / LANES * LANES;
     float best = noise(key, best_id); /* its h is 0 */
     float allowed = 1.001f * expf(-best);
-    NAME(longs) counting;
-    for (int lane = 0; lane < LANES; lane++) counting[lane] = (uint64_t)lane + 1;
     for (int64_t i = 0; i < V; i += LANES) {
         int64_t end = i < whole ? LANES : V - i;
         ints may_win = {0};
         may_win -= 1;
         if (i < whole) {
-            floats rest = __builtin_convertvector(
-                __builtin_convertvector(~mixed((counting + (uint64_t)i) * GOLDEN + key) >> 40, ints), floats);
             floats heated = (load(scores + i) - greatest) / temperature;
-            may_win = (rest * 0x1p-24f < NAME(exponential)(heated) * allowed) & (heated >= floor);
+            may_win = NAME(may_win)(i, key, heated, allowed) & (heated >= floor);
             if (NAME(none)(may_win)) continue;
         }
         for (int64_t lane = 0; lane < end; lane++) {
@@ -83,20 +88,16 @@ static TARGET int64_t NAME(num_above)(const float *x, int64_t V, float threshold
  * Found bit by bit, in the order that floats have as integers. */
 static TARGET float NAME(kth_greatest)(const float *x, int64_t V, int64_t k) {
     int64_t low = INT32_MIN, high = INT32_MAX;
-    float threshold;
     while (low < high) {
         int64_t middle = low + (high - low) / 2;
-        int32_t bits = (int32_t)(middle < 0 ? middle ^ INT32_MAX : middle);
-        memcpy(&threshold, &bits, sizeof bits);
+        float threshold = float_in_order(middle);
         int is_reached = isnan(threshold) ? middle > 0 : NAME(num_above)(x, V, threshold) < k;
         if (is_reached)
             high = middle;
         else
             low = middle + 1;
     }
-    int32_t bits = (int32_t)(low < 0 ? low ^ INT32_MAX : low);
-    memcpy(&threshold, &bits, sizeof bits);
-    return threshold;
+    return float_in_order(low);
 }
 
 /* The sum of e^h of the tokens whose h is from `floor` on. */

@@ -253,6 +253,7 @@ class NativeEngine:
         for part in _parts(caches, tokens, scored):
             picks = (Pick * sum(part.scored))()
             for pick, draw in zip(picks, draws[len(picked) :], strict=False):
+                assert len(draw.forbidden) <= self._columns  # the kernel puts aside what stood there
                 assert all(0 <= identifier < self.shape.vocab_size for identifier in draw.forbidden)
                 ids = (c_int32 * len(draw.forbidden))(*draw.forbidden)
                 pick.forbidden, pick.num_forbidden, pick.key = ids, len(ids), draw.key % (1 << 64)

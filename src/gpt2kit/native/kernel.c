@@ -83,6 +83,14 @@ static float noise(uint64_t key, int64_t id) {
     return (float)-log(-log(u));
 }
 
+/* The float that comes at a place in the order of floats, from the least at INT32_MIN on. */
+static float float_in_order(int64_t place) {
+    int32_t bits = (int32_t)(place < 0 ? place ^ INT32_MAX : place);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 #define NAME(x) x##_portable
 #define TARGET
 #define LANES 4

@@ -11,6 +11,7 @@
  * for each group of inputs, and what the sums of w x round by in float32 is at most 2^-24 times their number times
  * Σ |w x| <= 128 scale Σ |x|. Numbers that are none (NaN) compare as false, and what they are in is scored or fails.
  */
+
 /* The activations of a token in one digit or two, and of each group what the bound has for a scale of 1. */
 static TARGET void NAME(take_digits)(struct call *call, int64_t token, int digits, const float *x, float *rest) {
     struct quantised *q = &call->picking.digits;
@@ -105,14 +106,10 @@ static TARGET void NAME(add_drawn)(struct NAME(candidates) *found, const float *
                                    int64_t padded, uint64_t key, float temperature, float greatest, int64_t best_id,
                                    float floor) {
     float best = noise(key, best_id), allowed = 1.01f * expf(-best);
-    NAME(longs) counting;
-    for (int lane = 0; lane < LANES; lane++) counting[lane] = (uint64_t)lane + 1;
     found->count = 0;
     for (int64_t i = 0; i < padded && found->count <= MOST_CANDIDATES; i += LANES) {
-        floats rest = __builtin_convertvector(
-            __builtin_convertvector(~mixed((counting + (uint64_t)i) * GOLDEN + key) >> 40, ints), floats);
         floats upper = (load(uppers + i) - greatest) / temperature;
-        ints may_win = (rest * 0x1p-24f < NAME(exponential)(upper) * allowed) & ~(upper < floor);
+        ints may_win = NAME(may_win)(i, key, upper, allowed) & ~(upper < floor);
         if (NAME(none)(may_win)) continue;
         for (int lane = 0; lane < LANES; lane++) {
             if (!may_win[lane]) continue;
@@ -202,8 +199,8 @@ static TARGET int NAME(is_left)(struct NAME(screen) *screen, float score, float 
     double before = 0, least = 0, most = 0, p = screen->drawing->top_p; /* least, most: all of the probability */
     for (int64_t i = 0; i < found->count; i++) {
         int64_t id = found->ids[i];
-        float score = NAME(score_of)(&screen->scorer, id), its = (score - greatest) / T;
-        if (!isfinite(score)) return -1;
+        float found_score = NAME(score_of)(&screen->scorer, id), its = (found_score - greatest) / T;
+        if (!isfinite(found_score)) return -1;
         num_before += its > heated;
         if (its > heated) before += exp((double)its);
         least += exp((double)its) - exp((double)((screen->lowers[id] - greatest) / T));
@@ -264,17 +261,12 @@ static TARGET int NAME(pick_all)(struct worker *worker, const float *normed) {
     return !atomic_load(&picking->has_failed);
 }
 
-/* The same from all scores. */
+/* The same from all scores; what stood at forbidden places is put where there would be upper numbers. */
 static TARGET void NAME(pick_from_scores)(struct call *call, int64_t token) {
     struct pick *pick = &call->picking.picks[token];
-    float *scores = call->logits + token * call->logits_stride;
-    int64_t V = call->model->head.out;
-    if (!isfinite(NAME(log_sum)(scores, V, NAME(greatest)(scores, V, &pick->id)))) {
-        pick->id = -1;
-        return;
-    }
-    for (int64_t i = 0; i < pick->num_forbidden; i++) scores[pick->forbidden[i]] = -INFINITY;
-    float greatest = NAME(greatest)(scores, V, &pick->id);
-    if (call->picking.drawing.temperature > 0)
-        pick->id = NAME(draw_by)(&call->picking.drawing, scores, V, pick->key, greatest, pick->id);
+    int64_t row = token * call->logits_stride;
+    struct choice choice = {.logits = call->logits + row, .scores = call->logits + row, .forbidden = pick->forbidden,
+                            .kept = call->picking.uppers + row, .num_forbidden = pick->num_forbidden, .key = pick->key};
+    NAME(choose_one)(&choice, call->model->head.out, &call->picking.drawing);
+    pick->id = isfinite(choice.log_probability) ? choice.id : -1;
 }
