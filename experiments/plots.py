@@ -7,9 +7,9 @@ from typing import Any
 from experiments.study import Mean
 from gpt2kit.runtime import require_extra
 
-# Okabe and Ito's colours, and markers that tell the lines apart without them.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+# Six of Okabe and Ito's colours and a brown, and markers that tell the lines apart without them.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#7F7F7F"
 _PANEL_INCHES = (4.6, 3.5)
 _DOTS_PER_INCH = 80  # small files; a page of three panels is 1,100 dots wide

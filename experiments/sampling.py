@@ -3,21 +3,22 @@
 python -m experiments.sampling
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from experiments import plots
 from experiments.runs import Maker
-from experiments.study import Mean, Results, Study, mean, table
+from experiments.study import Mean, Results, Study, mean, paired, table
 from experiments.texts import TALES, Text
-from experiments.writing import SHOWN_TEXTS
+from experiments.writing import HUMAN, SHOWN_TEXTS
 from gpt2kit.files import read_json, sha256_json
 
-SEEDS: tuple[int, ...] = (0, 1, 2)
+SEEDS: tuple[int, ...] = (0, 1, 2, 3, 4, 5)  # each goes on from other places
 MODEL = "nano"
-TEXT = Text("andersen", test_characters=32_000)  # prompts, human texts, and the words of other tales
-PROMPTS = 24
+TEXT = Text("andersen", test_characters=96_000)  # prompts, human texts, and the words of other tales
+PROMPTS = 24  # a seed
 TOKENS = 80
 PLAIN = {"temperature": 1.0, "top_p": 1.0}  # the model as it is
 USUAL = {"temperature": 0.8, "top_p": 0.9}  # what `gpt2kit generate` does
@@ -25,36 +26,62 @@ FAMILIES: dict[str, list[dict[str, Any]]] = {
     "temperature": [PLAIN | {"temperature": value} for value in (0.0, 0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5)],
     "top-p": [PLAIN | {"top_p": value} for value in (0.5, 0.8, 0.9, 0.95)],
     "top-k": [PLAIN | {"top_k": value} for value in (5, 20, 100)],
-    "repetition penalty": [USUAL | {"repetition_penalty": value} for value in (1.0, 1.1, 1.2, 1.4)],
+    "min-p": [PLAIN | {"min_p": value} for value in (0.02, 0.05, 0.1, 0.2)],
+    "typical": [PLAIN | {"typical_p": value} for value in (0.2, 0.5, 0.8, 0.9)],
+    "repetition penalty": [USUAL | {"repetition_penalty": value} for value in (1.0, 1.1, 1.15, 1.2, 1.4)],
     "greedy, penalty": [PLAIN | {"temperature": 0.0, "repetition_penalty": 1.2}],
 }
+# What stood near human text, and the usual and the plain setting beside it, tried once more on a text that chose none.
+CHECKED = [
+    USUAL,
+    *(USUAL | {"repetition_penalty": value} for value in (1.1, 1.15, 1.2)),
+    PLAIN | {"min_p": 0.02},
+    PLAIN | {"top_k": 100},
+    PLAIN | {"temperature": 0.85},
+    PLAIN,
+]
+OTHER_TEXT = Text("doyle", test_characters=96_000)
+LONG_TEXT = Text("doyle", test_characters=160_000)
+LONG = {"num_prompts": 12, "tokens": 4 * TOKENS}  # a penalty weighs on ever more words as a text grows
 
 
 def measure(maker: Maker, quick: bool) -> Results:
-    """Write with every setting, then measure all texts together."""
-    text, seeds, prompts, tokens, families = TEXT, SEEDS, PROMPTS, TOKENS, FAMILIES
+    """Write with every setting and measure all texts together; then some settings again, on another author's book."""
+    families, again, text, other, longer_text, longer = FAMILIES, CHECKED, TEXT, OTHER_TEXT, LONG_TEXT, LONG
+    shared: dict[str, Any] = {"model": MODEL, "num_prompts": PROMPTS, "tokens": TOKENS, "seeds": SEEDS}
     if quick:
-        text = Text(TALES, test_characters=8_000)
-        seeds, prompts, tokens, families = SEEDS[:2], 4, 24, {"temperature": FAMILIES["temperature"][::3]}
-    shared = {
-        "text": asdict(text), "texts": str(maker.texts), "model": MODEL, "num_prompts": prompts,
-        "tokens": tokens,
-    }  # fmt: skip
+        families, again = {"temperature": FAMILIES["temperature"][::3]}, CHECKED[:2]
+        text = other = longer_text = Text(TALES, test_characters=8_000)
+        shared |= {"num_prompts": 4, "tokens": 24, "seeds": SEEDS[:2]}
+        longer = {"num_prompts": 2, "tokens": 48}
+    checked = {_name(setting): setting for setting in again}
     settings = {_name(setting): setting for family in families.values() for setting in family}
-    orders = {name: shared | {"setting": setting, "seeds": seeds} for name, setting in settings.items()}
+    return {
+        "families": {family: [_name(setting) for setting in each] for family, each in families.items()},
+        "settings": settings,
+        "all": _measured(maker, text, settings, shared),
+        "checked": _measured(maker, other, checked, shared),
+        "longer": _measured(maker, longer_text, checked, shared | longer),
+    }
+
+
+def _measured(maker: Maker, text: Text, settings: dict[str, dict[str, Any]], shared: dict[str, Any]) -> dict[str, Any]:
+    """What the settings write in the places of a book, and its figures."""
+    shared = shared | {"text": asdict(text), "texts": str(maker.texts)}
+    orders = {name: shared | {"setting": setting} for name, setting in settings.items()}
     files = _carry_out(maker, orders, what=f"texts by {len(orders)} settings")
     sets = {name: str(path) for name, path in files.items()}
     measured = _carry_out(maker, {"all": shared | {"sets": sets}}, what="their figures")["all"]
     written = {name: read_json(path, what="texts of a setting") for name, path in files.items()}
+    first = str(shared["seeds"][0])
     return {
-        "families": {family: [_name(setting) for setting in each] for family, each in families.items()},
-        "settings": settings,
-        "seeds": list(seeds),
-        "num_prompts": prompts,
-        "tokens": tokens,
+        "text": asdict(text),
+        "num_prompts": shared["num_prompts"],
+        "tokens": shared["tokens"],
+        "seeds": list(shared["seeds"]),
         "nats_per_token": {name: each["nats_per_token"] for name, each in written.items()},
         "measured": read_json(measured, what="figures of a study"),
-        "shown": {name: each["texts"][str(seeds[0])][:SHOWN_TEXTS] for name, each in written.items()},
+        "shown": {name: each["texts"][first][:SHOWN_TEXTS] for name, each in written.items()},
     }
 
 
@@ -72,7 +99,10 @@ def _carry_out(maker: Maker, orders: dict[str, dict[str, Any]], *, what: str) ->
 
 
 def _name(setting: dict[str, Any]) -> str:
-    short = {"temperature": "T", "top_p": "top-p", "top_k": "top-k", "repetition_penalty": "penalty"}
+    short = {
+        "temperature": "T", "top_p": "top-p", "top_k": "top-k", "min_p": "min-p", "typical_p": "typical",
+        "repetition_penalty": "penalty",
+    }  # fmt: skip
     if setting["temperature"] == 0 and len(setting) == len(PLAIN):
         return "greedy"
     return ", ".join(f"{short[name]} {value:g}" for name, value in setting.items() if name != "top_p" or value != 1)
@@ -87,62 +117,71 @@ FIGURES = {
 }
 SHARES = ("words_in_loops", "unseen_words")
 _DRAWN = ("distinct_2", "words_in_loops", "coherence", "unseen_words")
-_QUOTED = ("greedy", "T 0.8, top-p 0.9, penalty 1", "T 1", "T 1.5")
+_QUOTED = ("greedy", "T 0.8, top-p 0.9, penalty 1", "T 0.8, top-p 0.9, penalty 1.15", "T 1", "T 1.5")
 _QUOTED_CHARACTERS = 420
 
 
-def _figure(results: Results, name: str, figure: str) -> Mean:
-    """A figure of a setting over the seeds, in per cent for shares; greedy search writes the same whatever the seed."""
-    by_set = results["measured"]["figures"]
+def _by_seed(part: Results, name: str, figure: str) -> dict[int, float]:
+    """A figure of a setting's texts, or of human ones, by the seed; in per cent for shares."""
     scale = 100 if figure in SHARES else 1
-    seeds = results["seeds"] if results["settings"][name]["temperature"] else results["seeds"][:1]
-    return mean([scale * by_set[f"{name}|{seed}"].get(figure, 0.0) for seed in seeds])
+    of_set = part["measured"]["figures"][name]
+    return {seed: scale * of_set[str(seed)].get(figure, 0.0) for seed in part["seeds"]}
 
 
-def _shown(results: Results, name: str, figure: str) -> str:
-    """The same as text; a share as its lowest and highest of the seeds, for Student's interval may reach below 0."""
-    found = _figure(results, name, figure)
-    if figure not in SHARES or found.count < 2:
-        return found.show(1 if figure in SHARES else 3)
-    shares = [100 * results["measured"]["figures"][f"{name}|{seed}"].get(figure, 0.0) for seed in results["seeds"]]
-    return f"{found.value:.1f} ({min(shares):.1f} to {max(shares):.1f})"
+def _figure(part: Results, name: str, figure: str) -> Mean:
+    return mean(list(_by_seed(part, name, figure).values()))
 
 
-def _human(results: Results, figure: str) -> float:
-    value = float(results["measured"]["figures"]["human"].get(figure, 0.0))
-    return 100 * value if figure in SHARES else value
+def _shown(part: Results, name: str, figure: str) -> str:
+    """The same as text, bold where it does not clearly differ from human text.
+
+    A share stands with its lowest and highest of the seeds, for Student's interval may reach below 0.
+    """
+    found = _figure(part, name, figure)
+    text = found.show(1 if figure in SHARES else 3)
+    if figure in SHARES and found.count > 1:
+        shares = _by_seed(part, name, figure).values()
+        text = f"{found.value:.1f} ({min(shares):.1f} to {max(shares):.1f})"
+    from_human = paired(_by_seed(part, name, figure), _by_seed(part, HUMAN, figure))
+    return text if name == HUMAN or from_human.is_clear else f"**{text}**"
 
 
 def tables(results: Results) -> dict[str, str]:
-    """The figures of all settings, and what some of them write."""
+    """The figures of all settings, some of them on another book, and what some of them write."""
+    names = [name for of_family in results["families"].values() for name in of_family]
+    part = results["all"]
+    fewest, most = min(part["measured"]["compared_words"]), max(part["measured"]["compared_words"])
+    note = (
+        f"{len(part['seeds'])} sets of {part['num_prompts']} texts a setting, each set from other places and with "
+        "another seed, and human text of the same places; all texts of a place are cut to the same words, "
+        f"{fewest:,} to {most:,} in a set. ± is over the sets; shares stand with their lowest and highest set. In "
+        "bold: figures that do not clearly differ from human text, set by set (the 95% interval of the difference "
+        "holds 0)."
+    )
+    if part["measured"]["shuffled_coherence"]:
+        floor = mean(part["measured"]["shuffled_coherence"])
+        note += f" Human sentences in random order have a coherence of {floor.show()}."
+    of_others = {name: _table(results[name], list(results[name]["shown"])) for name in ("checked", "longer")}
+    return of_others | {
+        "settings": _table(part, names) + "\n\n" + note,
+        "texts": _quotations(part),
+    }
+
+
+def _table(part: Results, names: Sequence[str]) -> str:
     columns = ["setting", *(f"{title} (%)" if name in SHARES else title for name, title in FIGURES.items())]
     columns.append("surprise (nats per token)")
-    digits = {name: 1 if name in SHARES else 3 for name in FIGURES}
-    rows = [["**human text**", *(f"**{_human(results, name):.{digits[name]}f}**" for name in FIGURES), ""]]
-    for names in results["families"].values():
-        for name in names:
-            surprise = mean([results["nats_per_token"][name][str(seed)] for seed in results["seeds"]])
-            cells = [_shown(results, name, figure) for figure in FIGURES]
-            rows.append([name, *cells, f"{surprise.value:.2f}"])
-    measured = results["measured"]
-    floor = measured["shuffled_coherence"]
-    note = (
-        f"{measured['compared_texts']} texts a setting and seed, cut to the same {measured['compared_words']:,} words "
-        "in all. ± is over the seeds, and shares stand with their lowest and highest seed. Greedy search writes the "
-        "same texts whatever the seed: one set. Human text is one set too, and has no interval: how far another "
-        f"{measured['compared_texts']} passages of Andersen would lie from these is not in the table."
-    )
-    if floor is not None:
-        note += f" Human sentences in random order have a coherence of {floor:.3f}."
-    return {"settings": table(columns, rows) + "\n\n" + note, "texts": _quotations(results)}
+    rows = [["**human text**", *(_shown(part, HUMAN, name) for name in FIGURES), ""]]
+    for name in names:
+        surprise = mean([part["nats_per_token"][name][str(seed)] for seed in part["seeds"]])
+        rows.append([name, *(_shown(part, name, figure) for figure in FIGURES), f"{surprise.value:.2f}"])
+    return table(columns, rows)
 
 
-def _quotations(results: Results) -> str:
-    measured = results["measured"]
+def _quotations(part: Results) -> str:
+    measured = part["measured"]
     parts = [f"Prompt: *{' '.join(measured['prompts'][0].split())}*"]
-    texts = {"human": measured["human"]} | {
-        name: results["shown"][name] for name in _QUOTED if name in results["shown"]
-    }
+    texts = {HUMAN: measured["human"]} | {name: part["shown"][name] for name in _QUOTED if name in part["shown"]}
     for name, of_setting in texts.items():
         text = " ".join(of_setting[0].split())
         parts.append(f"**{name}**\n\n> {_escaped(text[:_QUOTED_CHARACTERS])} ...")
@@ -157,44 +196,49 @@ def _escaped(text: str) -> str:
 def draw(results: Results, folder: Path) -> None:
     """Over the temperature, four figures beside human text; then all settings in one picture."""
     figure, panels = plots.page(3, 2)
+    part = results["all"]
     names = results["families"]["temperature"]
     places = [results["settings"][name]["temperature"] for name in names]
     for number, key in enumerate(_DRAWN):
-        plots.line(panels[number], places, [_figure(results, name, key) for name in names], number=number)
-        plots.level(panels[number], _human(results, key), "human text")
+        plots.line(panels[number], places, [_figure(part, name, key) for name in names], number=number)
+        plots.level(panels[number], _figure(part, HUMAN, key).value, "human text")
         unit = " (%)" if key in SHARES else ""
         if key in SHARES:
             panels[number].set_ylim(bottom=0)
         plots.describe(
             panels[number], x="temperature (top-p 1)", y=FIGURES[key] + unit, title=FIGURES[key], legend=True
         )
-    floor = results["measured"]["shuffled_coherence"]
-    if floor is not None:
+    floors = part["measured"]["shuffled_coherence"]
+    if floors:
         panel = panels[_DRAWN.index("coherence")]
-        panel.axhline(floor, color=plots.GREY, linestyle=":", label="its sentences shuffled")
+        panel.axhline(mean(floors).value, color=plots.GREY, linestyle=":", label="its sentences shuffled")
         panel.legend(frameon=False, fontsize=8)
-    _draw_map(panels[4], results, "self_bleu")
+    _draw_map(panels[4], results, "unseen_words")
     _draw_map(panels[5], results, "coherence")
     plots.save(figure, folder / "sampling.png")
 
 
 def _draw_map(panel: Any, results: Results, other: str) -> None:
+    part = results["all"]
     for number, (family, names) in enumerate(results["families"].items()):
-        points = [(_figure(results, name, "distinct_2").value, _figure(results, name, other).value) for name in names]
+        points = [(_figure(part, name, "distinct_2").value, _figure(part, name, other).value) for name in names]
         panel.plot(
             *zip(*points, strict=True), color=plots.COLOURS[number], marker=plots.MARKERS[number], markersize=5,
             linewidth=0.8, label=family,
         )  # fmt: skip
     panel.plot(
-        _human(results, "distinct_2"),
-        _human(results, other),
+        _figure(part, HUMAN, "distinct_2").value,
+        _figure(part, HUMAN, other).value,
         marker="*",
         color="black",
         markersize=14,
         linestyle="none",
         label="human text",
     )
-    plots.describe(panel, x="distinct-2", y=FIGURES[other], title="all settings: near the star is best", legend=True)
+    unit = " (%)" if other in SHARES else ""
+    plots.describe(
+        panel, x="distinct-2", y=FIGURES[other] + unit, title="all settings: near the star is best", legend=True
+    )
 
 
 STUDY = Study("sampling", measure, tables, draw)

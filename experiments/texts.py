@@ -105,11 +105,11 @@ def cut(content: str, text: Text) -> tuple[str, str]:
     Blocks of whole paragraphs are dealt out: every so many-th is test text, whatever else is asked for; of the others
     so many as are wanted are drawn, and stand in their own order.
     """
-    blocks = _blocks(content)
+    dealt = blocks(content)
     num_test = max(round(text.test_characters / BLOCK_CHARACTERS), 1)
-    step = max(len(blocks) // num_test, 2)
-    test = blocks[step // 2 :: step][:num_test]
-    rest = [block for number, block in enumerate(blocks) if number % step != step // 2 or number // step >= num_test]
+    step = max(len(dealt) // num_test, 2)
+    test = dealt[step // 2 :: step][:num_test]
+    rest = [block for number, block in enumerate(dealt) if number % step != step // 2 or number // step >= num_test]
     wanted = text.characters or text.share * sum(map(len, rest))
     seed = derive_seed("experiments", text.corpus, text.seed)
     drawn: list[int] = []
@@ -126,14 +126,15 @@ def cut(content: str, text: Text) -> tuple[str, str]:
     return "\n\n".join(chosen[number] for number in sorted(chosen)), "\n\n".join(test)
 
 
-def _blocks(content: str) -> list[str]:
-    blocks: list[str] = []
+def blocks(content: str) -> list[str]:
+    """Whole paragraphs of about `BLOCK_CHARACTERS` together; of test text, the blocks that it was made of."""
+    found: list[str] = []
     here: list[str] = []
     size = 0
     for paragraph in content.split("\n\n"):
         here.append(paragraph)
         size += len(paragraph) + 2
         if size >= BLOCK_CHARACTERS:
-            blocks.append("\n\n".join(here))
+            found.append("\n\n".join(here))
             here, size = [], 0
-    return [*blocks, "\n\n".join(here)] if here else blocks
+    return [*found, "\n\n".join(here)] if here else found

@@ -4,14 +4,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.texts import Text, make
+from experiments.texts import Text, blocks, make
 from gpt2kit.evaluation.coherence import SentenceSpace, passages
-from gpt2kit.evaluation.heldout import Opening, openings, read_text_file, training_texts
+from gpt2kit.evaluation.heldout import HeldOut, Opening, openings, read_text_file, training_texts
 from gpt2kit.evaluation.samples import human_texts
 from gpt2kit.evaluation.texts import TextSet, measure_texts
 from gpt2kit.files import read_json, to_json, write_atomically
 from gpt2kit.generation import GenerateSettings, generate, load
 from gpt2kit.tokens import PreparedData
+from gpt2kit.tokens.chat import Segment
 
 PROMPT_WORDS = 24
 COPY_WORDS = 8
@@ -19,6 +20,7 @@ KEPT_FIGURES = (
     "distinct_1", "distinct_2", "self_bleu", "rep_4", "words_in_loops", "coherence", "unseen_words",
 )  # fmt: skip
 SHOWN_TEXTS = 2
+HUMAN = "human"
 
 
 def main() -> None:
@@ -26,24 +28,38 @@ def main() -> None:
     for file in sys.argv[1:]:
         order = read_json(Path(file), what="an order of the studies")
         data, test_file = make(Text(**order["text"]), Path(order["texts"]))
-        prompts = openings(
-            read_text_file(test_file),
-            number=order["num_prompts"],
-            prompt_words=PROMPT_WORDS,
-            continuation_words=order["tokens"],
-        )
-        done = _measure(order, data, prompts) if "sets" in order else _write(order, prompts)
+        places = _places(test_file, order)
+        done = _measure(order, data, places) if "sets" in order else _write(order, places)
         record = Path(order["record"])
         record.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(record, to_json(done))
 
 
-def _write(order: dict[str, Any], prompts: list[Opening]) -> dict[str, Any]:
+def _places(test_file: Path, order: dict[str, Any]) -> dict[int, list[Opening]]:
+    """Places of the test text to go on from, others for every seed, each seed's from all over the book.
+
+    None reaches over the end of a block of the test text, behind which the book does not go on.
+    """
+    whole = read_text_file(test_file)
+    (piece,) = whole.opening_pieces
+    parts = blocks("".join(segment.text for segment in whole.documents[0]))
+    held_out = HeldOut([[Segment(part)] for part in parts], [piece] * len(parts), whole.origin, len(parts))
+    seeds = order["seeds"]
+    found = openings(
+        held_out,
+        number=order["num_prompts"] * len(seeds),
+        prompt_words=PROMPT_WORDS,
+        continuation_words=order["tokens"],
+    )
+    return {seed: found[number :: len(seeds)] for number, seed in enumerate(seeds)}
+
+
+def _write(order: dict[str, Any], places: dict[int, list[Opening]]) -> dict[str, Any]:
     """All texts of a setting, by the seed; and how likely the model found what it chose."""
     model = load(order["model"], device="cpu")
     texts: dict[str, list[str]] = {}
     surprise: dict[str, float] = {}
-    for seed in order["seeds"]:
+    for seed, prompts in places.items():
         # None of them may end early, or texts would be cut to the shortest before they are compared.
         how = GenerateSettings(
             max_new_tokens=order["tokens"],
@@ -60,28 +76,32 @@ def _write(order: dict[str, Any], prompts: list[Opening]) -> dict[str, Any]:
     return {"setting": order["setting"], "texts": texts, "nats_per_token": surprise}
 
 
-def _measure(order: dict[str, Any], data: PreparedData, prompts: list[Opening]) -> dict[str, Any]:
-    """The figures of every setting and seed beside human text, all cut to the same lengths."""
-    asked = [opening.prompt for opening in prompts]
-    human = human_texts(prompts, load(order["model"], device="cpu").tokenizer, max_tokens=order["tokens"])
-    sets = {"human": human}
-    for name, path in order["sets"].items():
-        for seed, texts in read_json(Path(path), what="texts of a setting")["texts"].items():
-            sets[f"{name}|{seed}"] = TextSet(name, texts, asked)
+def _measure(order: dict[str, Any], data: PreparedData, places: dict[int, list[Opening]]) -> dict[str, Any]:
+    """The figures of every setting beside human text in the same places, by the seed; a seed's texts are cut alike."""
+    tokenizer = load(order["model"], device="cpu").tokenizer
+    written = {name: read_json(Path(path), what="texts of a setting")["texts"] for name, path in order["sets"].items()}
     space = SentenceSpace(passages((each.text for each in training_texts(data)), max_characters=4_000_000), seed=0)
-    report = measure_texts(sets, training=lambda: training_texts(data), space=space, copy_words=COPY_WORDS, seed=0)
-    figures = {
-        name: {figure: each.figures[figure].value for figure in KEPT_FIGURES if figure in each.figures}
-        for name, each in report.sets.items()
-    }
-    floor = report.shuffled_coherence
+    figures: dict[str, dict[str, dict[str, float]]] = {}
+    words: list[int] = []
+    floors: list[float] = []
+    for seed, prompts in places.items():
+        asked = [opening.prompt for opening in prompts]
+        sets = {HUMAN: human_texts(prompts, tokenizer, max_tokens=order["tokens"])}
+        sets |= {name: TextSet(name, texts[str(seed)], asked) for name, texts in written.items()}
+        report = measure_texts(sets, training=lambda: training_texts(data), space=space, copy_words=COPY_WORDS, seed=0)
+        for name, each in report.sets.items():
+            kept = {figure: each.figures[figure].value for figure in KEPT_FIGURES if figure in each.figures}
+            figures.setdefault(name, {})[str(seed)] = kept
+        words.append(report.compared_words)
+        if report.shuffled_coherence is not None:
+            floors.append(report.shuffled_coherence.value)
+    first = next(iter(places.values()))[:SHOWN_TEXTS]
     return {
         "figures": figures,
-        "compared_words": report.compared_words,
-        "compared_texts": report.compared_texts,
-        "shuffled_coherence": None if floor is None else floor.value,
-        "prompts": asked[:SHOWN_TEXTS],
-        "human": human.texts[:SHOWN_TEXTS],
+        "compared_words": words,
+        "shuffled_coherence": floors,
+        "prompts": [opening.prompt for opening in first],
+        "human": human_texts(first, tokenizer, max_tokens=order["tokens"]).texts,
     }
 
 

@@ -316,4 +316,5 @@ def test_intervals_of_set_figures_cover():
         truth = np.mean([figure.value for figure in figures])
         covered = np.mean([figure.interval[0] <= truth <= figure.interval[1] for figure in figures])
         print(f"{name}: {truth:.4f}, covered {covered:.1%}")
-        assert 0.93 <= covered <= 0.97, name
+        # 1.4 points are two standard errors of the simulation itself.
+        assert 0.93 - 0.014 <= covered <= 0.97 + 0.014, name

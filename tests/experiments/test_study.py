@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from experiments import hyperparameters, methods, overfitting, runs, sampling, texts
+from experiments import hyperparameters, methods, overfitting, runs, sampling, texts, writing
 from experiments.runs import Maker, Run, words
 from experiments.study import DOCS, Mean, Study, filled_in, mean, paired, shown_bits
 from experiments.texts import TALES, Text
@@ -208,18 +208,30 @@ def test_a_run_that_left_nano_as_it_was_is_marked() -> None:
     assert shown_bits(made([30, 30])) == "2.500 ± 0.000"
 
 
-def test_greedy_texts_are_one_set_and_shares_stay_above_nothing() -> None:
-    figures = {"distinct_2": 0.25, "words_in_loops": 0.0}
-    by_set = {f"{name}|{seed}": dict(figures) for name in ("greedy", "T 1") for seed in (0, 1, 2)}
-    by_set["T 1|1"]["words_in_loops"] = 0.012
-    results = {
-        "settings": {"greedy": {"temperature": 0.0}, "T 1": {"temperature": 1.0}},
-        "seeds": [0, 1, 2],
-        "measured": {"figures": by_set},
+def test_figures_that_do_not_clearly_differ_from_human_text_are_bold_and_shares_stay_above_nothing() -> None:
+    human = {"distinct_2": [0.80, 0.82, 0.90], "words_in_loops": [0.0, 0.0, 0.0]}
+    # A little more in each set is clear, though the sets themselves differ more than that.
+    other = {"distinct_2": [0.83, 0.85, 0.932], "words_in_loops": [0.0, 0.012, 0.0]}
+    figures = {
+        name: {str(seed): {figure: found[seed] for figure, found in of_set.items()} for seed in range(3)}
+        for name, of_set in (("human", human), ("T 1", other))
     }
-    assert sampling._shown(results, "greedy", "distinct_2") == "0.250"
-    assert sampling._shown(results, "T 1", "distinct_2") == "0.250 ± 0.000"
-    assert sampling._shown(results, "T 1", "words_in_loops") == "0.4 (0.0 to 1.2)"
+    results = {"seeds": [0, 1, 2], "measured": {"figures": figures}}
+    assert sampling._shown(results, "human", "distinct_2") == "0.840 ± 0.131"
+    assert sampling._shown(results, "T 1", "distinct_2") == "0.871 ± 0.134"
+    assert sampling._shown(results, "T 1", "words_in_loops") == "**0.4 (0.0 to 1.2)**"
+
+
+def test_the_places_of_the_seeds_differ_and_none_reaches_over_a_gap_in_the_book(tmp_path: Path) -> None:
+    book = "\n\n".join(" ".join(f"word{word}" for word in range(60 * part, 60 * part + 60)) for part in range(800))
+    _, test = texts.cut(book, Text("book"))
+    (tmp_path / "test.txt").write_text(test, encoding="utf-8")
+    order = {"num_prompts": 24, "tokens": 40, "seeds": [0, 1, 2]}
+    places = writing._places(tmp_path / "test.txt", order)
+    found = [opening.prompt + opening.continuation for seed in order["seeds"] for opening in places[seed]]
+    assert [len(places[seed]) for seed in order["seeds"]] == [24, 24, 24]
+    assert len({word for text in found for word in text.split()}) == sum(len(text.split()) for text in found)
+    assert all(text in book for text in found)
 
 
 def test_stretches_given_back_have_the_interval_of_the_stretches() -> None:
