@@ -17,6 +17,7 @@ from gpt2kit.errors import DataError, DiskError, UsageError
 from gpt2kit.files import (
     explained_disk_errors,
     free_bytes,
+    json_line,
     numbered_report,
     read_json,
     read_json_lines,
@@ -174,6 +175,7 @@ def test_json_has_no_infinity() -> None:
     }
     plain = {"value": None, "interval": [1.0, None], "lists": [[None], {"deep": None}]}
     assert json.loads(to_json(values), parse_constant=pytest.fail) == plain
+    assert json.loads(json_line(values), parse_constant=pytest.fail) == plain
     assert sha256_json(values) == sha256_json(plain)  # what is read back has the hash of what was written
 
 

@@ -171,8 +171,8 @@ def write_json_lines(path: Path, rows: list[Mapping[str, Any]]) -> None:
 
 
 def json_line(row: Mapping[str, Any]) -> str:
-    """An object as a line of JSON; what is no text, such as half a character, is escaped."""
-    return encodable(json.dumps(row, ensure_ascii=False, default=str)) + "\n"
+    """An object as a line of JSON; what is no text, such as half a character, is escaped, what is not finite null."""
+    return encodable(json.dumps(_with_nulls(row), ensure_ascii=False, default=str, allow_nan=False)) + "\n"
 
 
 def encodable(text: str) -> str:

@@ -132,6 +132,8 @@ def test_the_same_weights_write_the_same_texts_whether_or_not_their_folder_has_a
     assert found.values["prompts"]["end_of_text_first"]
     assert any("an end-of-text stands in front of all models' prompts" in note for note in found.notes)
     assert "prompts with an end-of-text in front, for all models alike" in found.report.read_text()
+    no_texts = compare(settings(plain, trained, num_samples=0))
+    assert not any("an end-of-text stands in front" in note for note in no_texts.notes)
     without = compare(settings(plain, trained, end_of_text_first="off"))
     assert not without.values["prompts"]["end_of_text_first"]
     assert without.values["samples"]["plain"]["texts"] == without.values["samples"]["trained"]["texts"]

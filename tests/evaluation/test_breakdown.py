@@ -80,19 +80,21 @@ def test_the_page_has_a_table_for_each_breakdown_and_says_what_it_leaves_out():
         for number, each in enumerate(documents * 2)
     ]
     found = break_down(documents, nats * 2, protocol=Protocol(16, 16), seed=0)
-    page = breakdown_page({"model": found, "base": found}, {"model": "mine", "base": "gpt2"}, same_tokenizer=True)
+    page = breakdown_page(
+        {"model": found, "base": found}, {"model": "mine", "base": "gpt2"}, same_tokenizer=True, over_documents=True
+    )
     assert "| tokens to look back on" in page
     assert "| place in the document, in tokens" in page
     assert r"f0\|" in page
     assert "4 more are in the JSON." in page
     other_first = breakdown_page(
-        {"base": found, "model": found}, {"model": "mine", "base": "gpt2"}, same_tokenizer=True
+        {"base": found, "model": found}, {"model": "mine", "base": "gpt2"}, same_tokenizer=True, over_documents=True
     )
     assert other_first == page
     assert "mine" in page
     assert "gpt2" in page
     assert "gpt2" not in breakdown_page(
-        {"model": found, "base": found}, {"model": "mine", "base": "gpt2"}, same_tokenizer=False
+        {"model": found, "base": found}, {"model": "mine", "base": "gpt2"}, same_tokenizer=False, over_documents=False
     )
 
 

@@ -167,6 +167,40 @@ def test_samples_of_a_file(settings, tmp_path, prepared):
     assert found.texts.sets["model"].title == "generated.jsonl"
 
 
+@pytest.mark.parametrize(
+    ("values", "without_effect"),
+    [
+        ({"temperature": 0.5, "num_samples": 3, "samples": Path("x.jsonl")}, ["num_samples", "temperature"]),
+        ({"top_k": 5, "prompt_words": 3, "num_samples": 0}, ["top_k", "prompt_words"]),
+        ({"top_k": 5, "prompt_words": 3}, []),
+    ],
+)
+def test_settings_without_effect_are_named(values, without_effect):
+    assert EvaluateSettings(**values).without_effect() == without_effect
+
+
+def test_a_setting_without_effect_is_warned_of(settings, tmp_path, capsys):
+    run = tmp_path / "generated.jsonl"
+    run.write_text(json.dumps({"prompt": "The", "text": "and the fox saw the wolf again"}) + "\n")
+    evaluate(settings(samples=run, temperature=0.5))
+    assert "--temperature has no effect: the texts are there (--samples)" in capsys.readouterr().err
+
+
+def test_a_perplexity_beyond_numbers_is_warned_of_and_drawn(settings, tmp_path, model_folder):
+    folder = model_folder()
+    broken = load_model(folder)
+    broken.transformer.wte.weight.data *= 1e4
+    save_model(broken, folder)
+    run = tmp_path / "written_elsewhere.jsonl"
+    run.write_text(json.dumps({"prompt": "The", "text": "and the fox saw the wolf again"}) + "\n")
+    found = evaluate(settings(model_dir=str(folder), samples=run, picture=True))
+    assert found.perplexity == math.inf
+    assert found.values["likelihood"]["model"]["nats"] < math.inf
+    assert any("is too large for a number" in warning for warning in found.warnings)
+    assert json.loads(found.report.with_suffix(".json").read_text(), parse_constant=pytest.fail)
+    assert found.report.with_suffix(".png").stat().st_size > 10_000
+
+
 def test_a_text_file_needs_no_prepared_data(settings, tmp_path):
     text = tmp_path / "book.txt"
     text.write_text("The fox saw the wolf. " * 40, encoding="utf-8")

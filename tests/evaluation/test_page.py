@@ -253,6 +253,7 @@ def test_the_curve_of_many_steps_is_made_of_means(tmp_path):
     (tmp_path / "training").mkdir()
     records = [{"step": step, "kind": "train", "loss": float(step)} for step in range(1, 501)]
     records.insert(250, {"step": 250, "kind": "train", "loss": float("nan")})
+    records.insert(260, {"step": 260, "kind": "train", "loss": None})  # what is not finite, as it is written now
     (tmp_path / "training" / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
     curve = read_curve(tmp_path)
     assert curve.steps_per_point == 3

@@ -90,6 +90,8 @@ def test_copies_are_measured_by_their_share_and_named():
     )
     [sentence] = [line for line in text_verdict(report, copy_words=8) if "RECITES" in line]
     assert "from 7.txt" in sentence
+    assert "Train for fewer epochs" in sentence
+    assert "epochs" not in " ".join(text_verdict(report, copy_words=8, epochs=1.0))
     assert "0.0%" in sentence  # the human text beside it
 
 

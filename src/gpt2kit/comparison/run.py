@@ -128,7 +128,9 @@ class _Run:
         chosen = HeldOutChoice(settings.text, settings.split, settings.max_tokens, settings.seed)
         self.held_out = find_held_out(self.data, chosen, trained=self.records, remarks=self.remarks)
         self.protocol = find_protocol(self.records, context=settings.context, stride=settings.stride)
-        self.end_of_text_first = find_prompt_form(self.records, asked=settings.end_of_text_first, remarks=self.remarks)
+        self.end_of_text_first = find_prompt_form(
+            self.records, asked=settings.end_of_text_first, num_samples=settings.num_samples, remarks=self.remarks
+        )
 
     def measure_and_report(self, stem: Path) -> ModelComparison:
         """Measure every model, compare, and write it under a number."""

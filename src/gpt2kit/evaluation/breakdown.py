@@ -173,13 +173,16 @@ def rarity_classes(training_counts_V: Ids) -> Ids:
     return classes_V
 
 
-def breakdown_page(breakdowns: Mapping[str, Breakdown], titles: Mapping[str, str], *, same_tokenizer: bool) -> str:
+def breakdown_page(
+    breakdowns: Mapping[str, Breakdown], titles: Mapping[str, str], *, same_tokenizer: bool, over_documents: bool
+) -> str:
     """The tables as a part of the Markdown report; a column a model where they see the same tokens.
 
     Args:
         breakdowns: by the role of the model.
         titles: what to call the models.
         same_tokenizer: whether all of them see the same tokens; if not, the tables are of "model" alone.
+        over_documents: whether intervals are made over documents; if not, over windows.
     """
     # The model first, in whatever order they were measured.
     ordered = sorted(breakdowns.items(), key=lambda item: item[0] != "model")
@@ -192,7 +195,9 @@ def breakdown_page(breakdowns: Mapping[str, Breakdown], titles: Mapping[str, str
         for name, heading in wanted
         if len(first.parts.get(name, ())) > 1
     ]
-    return "\n\n".join(["## Where it predicts well", "Perplexity of each part of the tokens.", *tables])
+    made_over = "documents" if over_documents else "windows, likely too narrow"
+    words = f"Perplexity of each part of the tokens; in brackets 95% intervals over {made_over}."
+    return "\n\n".join(["## Where it predicts well", words, *tables])
 
 
 def _same_cut(breakdown: Breakdown) -> bool:

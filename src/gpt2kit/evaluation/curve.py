@@ -46,9 +46,9 @@ def read_curve(model_folder: Path) -> Curve | None:
     for record in read_json_lines(path):
         try:
             step, kind = int(record["step"]), record["kind"]
-            if kind == "train" and math.isfinite(record["loss"]):
+            if kind == "train" and _is_number(record["loss"]):
                 train.append((step, float(record["loss"])))
-            elif kind == "validation" and math.isfinite(record["validation_loss"]):
+            elif kind == "validation" and _is_number(record["validation_loss"]):
                 validation.append((step, float(record["validation_loss"])))
             elif kind == "event":
                 events.append((step, str(record["reason"])))
@@ -58,6 +58,11 @@ def read_curve(model_folder: Path) -> Curve | None:
         return None
     size = max(math.ceil(len(train) / _MOST_POINTS), 1)
     return Curve([_mean(train[start : start + size]) for start in range(0, len(train), size)], validation, events, size)
+
+
+def _is_number(loss: float | None) -> bool:
+    """Whether a loss can be drawn; where a training diverged it is null, which JSON has for what is not finite."""
+    return loss is not None and math.isfinite(loss)
 
 
 def _mean(points: list[tuple[int, float]]) -> tuple[float, float]:

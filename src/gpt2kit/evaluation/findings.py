@@ -89,7 +89,7 @@ class Findings:
                 "comparison": None if self.comparison is None else self.comparison.to_dict(),
             },
             "breakdown": {role: each.to_dict() for role, each in self.breakdowns.items()},
-            "prompts": {"end_of_text_first": self.end_of_text_first, "text": prompt_text(self.end_of_text_first)},
+            "prompts": self._prompt_values(),
             "texts": self._text_values(),
             "samples": {name: self._sample_values(name) for name in self.sets},
             "memorisation": self.memory.to_dict(),
@@ -100,6 +100,12 @@ class Findings:
             "provenance": provenance(),
             "seconds": self.seconds,
         }
+
+    def _prompt_values(self) -> dict[str, Any] | None:
+        """The form of the prompts; None where no texts were measured."""
+        if not self.sets:
+            return None
+        return {"end_of_text_first": self.end_of_text_first, "text": prompt_text(self.end_of_text_first)}
 
     def _text_values(self) -> dict[str, Any] | None:
         """The figures of texts, with what to call each and how to show it."""

@@ -136,18 +136,21 @@ def find_sentence_space(data: PreparedData | None, *, seed: int, remarks: Remark
         return None
 
 
-def find_prompt_form(records: Sequence[ModelRecord], *, asked: Literal["auto", "on", "off"], remarks: Remarks) -> bool:
+def find_prompt_form(
+    records: Sequence[ModelRecord], *, asked: Literal["auto", "on", "off"], num_samples: int, remarks: Remarks
+) -> bool:
     """Whether an end-of-text stands in front of the prompts; one answer, or the same weights would write other texts.
 
     Args:
         records: the models whose texts are compared.
         asked: "auto" is on if gpt2kit trained any of them.
+        num_samples: texts that each of them writes; where there are none, nothing is said.
         remarks: takes what there is to say.
     """
     if asked != "auto":
         return asked == "on"
     trained = [record.name for record in records if is_trained_here(record.folder)]
-    if 0 < len(trained) < len(records):
+    if num_samples and 0 < len(trained) < len(records):
         remarks.note(
             f"an end-of-text stands in front of all models' prompts, because the training texts of "
             f"{' and '.join(trained)} began so (--end_of_text_first off leaves it out)"

@@ -124,10 +124,15 @@ class Likelihood:
     token_nats: list[npt.NDArray[np.float64]] = field(repr=False)
 
     @property
+    def is_over_documents(self) -> bool:
+        """Whether intervals are made over documents, and so say something about other ones."""
+        return self.unit == "document"
+
+    @property
     def intervals_text(self) -> str:
         """What the intervals were made over, and what to make of them, in words."""
         over = f"95% intervals over {self.num_units:,} {self.unit}{'s' * (self.num_units != 1)}"
-        if self.unit == "document":
+        if self.is_over_documents:
             return over
         return (
             f"{over} of {self.num_documents:,} document{'s' * (self.num_documents != 1)}: likely too narrow, and "

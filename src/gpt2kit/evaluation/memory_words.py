@@ -28,15 +28,24 @@ _NUMBERS_NAMED = 5
 _SHARE = Metric("", "", is_share=True)
 
 
+def remedy_for(epochs: float | None) -> str:
+    """What to do about a model that recites.
+
+    Args:
+        epochs: how often it read its training text, None if that is not known; of one, fewer are no advice.
+    """
+    return _REMEDY_OF_ONE_EPOCH if epochs is not None and epochs <= 1 else _REMEDY
+
+
 def memory_verdict(memory: Memory, *, near_words: int, epochs: float | None = None) -> list[str]:
     """What was found, in sentences; those that begin in capitals are alarms.
 
     Args:
         memory: what was found.
         near_words: words of the shortest near copy.
-        epochs: how often the model read its training text, if that is known: of one, fewer are no advice.
+        epochs: as for `remedy_for`.
     """
-    remedy = _REMEDY_OF_ONE_EPOCH if epochs is not None and epochs <= 1 else _REMEDY
+    remedy = remedy_for(epochs)
     lines = []
     if "model" in memory.near:
         lines += _near(memory.near["model"], memory.near.get("human"), near_words=near_words, remedy=remedy)

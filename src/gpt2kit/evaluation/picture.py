@@ -23,7 +23,7 @@ def draw(
         path: the PNG to write.
         likelihoods: by the name of the model, "model" first.
         texts: the figures of texts, if any.
-        titles: what to call each set.
+        titles: what to call each model; texts are called as their set is.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -39,7 +39,13 @@ def draw(
         _draw_repetition(panels[2], texts)
         _draw_copies(panels[3], texts)
         handles = [panels[0].bar(0, 0, color=_COLOURS[name]) for name in texts.sets]
-        page.legend(handles, [names[name] for name in texts.sets], loc="outside upper center", ncols=3, frameon=False)
+        page.legend(
+            handles,
+            [_short(each.title) for each in texts.sets.values()],
+            loc="outside upper center",
+            ncols=3,
+            frameon=False,
+        )
     for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
     page.savefig(path, format="png")

@@ -39,7 +39,12 @@ def publish(found: Findings, stem: Path) -> Evaluation:
         texts=found.texts,
         sets=found.sets,
         picture=picture,
-        breakdown=breakdown_page(found.breakdowns, found.titles, same_tokenizer=found.same_tokenizer),
+        breakdown=breakdown_page(
+            found.breakdowns,
+            found.titles,
+            same_tokenizer=found.same_tokenizer,
+            over_documents=found.likelihood["model"].is_over_documents,
+        ),
         memory=memory_page(memory_marked),
     )
     reports.write_report(stem, values, markdown=markdown, page=html_page(values))
@@ -60,9 +65,10 @@ def publish(found: Findings, stem: Path) -> Evaluation:
 def _verdict(found: Findings) -> list[str]:
     other = found.records[1].title if len(found.records) == 2 else ""
     verdict = likelihood_verdict(found.likelihood["model"], found.comparison, other=other)
+    epochs = found.records[0].epochs
     if found.texts is not None:
-        verdict += text_verdict(found.texts, copy_words=found.settings.copy_words)
-    return verdict + memory_verdict(found.memory, near_words=found.settings.near_words, epochs=found.records[0].epochs)
+        verdict += text_verdict(found.texts, copy_words=found.settings.copy_words, epochs=epochs)
+    return verdict + memory_verdict(found.memory, near_words=found.settings.near_words, epochs=epochs)
 
 
 def _tables(found: Findings, *, markdown: bool) -> list[str]:

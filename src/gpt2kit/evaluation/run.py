@@ -1,8 +1,10 @@
 """`gpt2kit evaluate`: from a model to a report."""
 
+import math
 import time
 from statistics import median
 
+from gpt2kit.console import warn
 from gpt2kit.errors import DataError
 from gpt2kit.evaluation.breakdown import Breakdown, break_down, training_counts
 from gpt2kit.evaluation.canaries import read_canaries
@@ -95,8 +97,16 @@ class _Run:
         self.given = None if settings.samples is None else read_given(settings.samples)
         if self.given is not None:
             self._check_writer(self.given)
+        for name in settings.without_effect():
+            why = "the texts are there (--samples)" if self.given is not None else "no texts are made (--num_samples 0)"
+            warn(f"--{name} has no effect: {why}")
         self.end_of_text_first = (
-            find_prompt_form(self.records, asked=settings.end_of_text_first, remarks=self.remarks)
+            find_prompt_form(
+                self.records,
+                asked=settings.end_of_text_first,
+                num_samples=settings.num_samples,
+                remarks=self.remarks,
+            )
             if self.given is None
             else self.given.end_of_text_first
         )
@@ -151,6 +161,12 @@ class _Run:
             likelihood[record.role], encoded[record.role] = measured, documents
             tokenizers[record.role] = fingerprint
         likelihood = {record.role: likelihood[record.role] for record in self.records}
+        for record in self.records:
+            if not math.isfinite(likelihood[record.role].perplexity):
+                self.remarks.warn(
+                    f"the perplexity of {record.name} is too large for a number, and null in the JSON: nats over "
+                    "num_tokens is its logarithm; its weights are damaged, or its tokenizer is another model's"
+                )
         same_tokenizer = len(set(tokenizers.values())) == 1
         comparison = None
         if len(self.records) == 2:

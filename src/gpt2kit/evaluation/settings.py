@@ -11,6 +11,7 @@ from gpt2kit.runtime import Precision
 
 # Texts are measured as `gpt2kit generate` writes them, unless asked otherwise.
 _WRITING = {name: GenerateSettings.model_fields[name].default for name in ("temperature", "top_k", "top_p")}
+_OF_GENERATING = ("sample_tokens", *_WRITING, "end_of_text_first")
 
 
 class EvaluateSettings(Settings):
@@ -150,6 +151,14 @@ class EvaluateSettings(Settings):
     )
     seed: int = Field(0, description="Seed of the texts, the draws and the intervals.")
     picture: bool = Field(True, description="Draw the figures into a PNG beside the report (needs the extra plots).")
+
+    def without_effect(self) -> list[str]:
+        """The settings that were given, and change nothing, because the texts are there or none are measured."""
+        if self.samples is not None:
+            unused: tuple[str, ...] = ("num_samples", *_OF_GENERATING)
+        else:
+            unused = () if self.num_samples else (*_OF_GENERATING, "prompt_words")
+        return [name for name in unused if name in self.model_fields_set]
 
     @field_validator("compare_with", "model_dir", "mauve_model")
     @classmethod

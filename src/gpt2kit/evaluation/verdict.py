@@ -3,6 +3,7 @@
 from gpt2kit.evaluation.comparison import Comparison
 from gpt2kit.evaluation.differences import FEWEST_COMPARED, MUCH_MORE, is_above, judge, overlap
 from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Likelihood
+from gpt2kit.evaluation.memory_words import remedy_for
 from gpt2kit.evaluation.quality_words import quality_verdict, quality_warnings
 from gpt2kit.evaluation.repetition_words import loops_words, variety_words
 from gpt2kit.evaluation.statistics import Figure, Interval
@@ -58,8 +59,14 @@ def likelihood_verdict(own: Likelihood, comparison: Comparison | None, *, other:
     return lines
 
 
-def text_verdict(report: TextReport, *, copy_words: int) -> list[str]:
-    """Variety, loops, copies, length and coherence of the model's texts, against human text where there is enough."""
+def text_verdict(report: TextReport, *, copy_words: int, epochs: float | None = None) -> list[str]:
+    """Variety, loops, copies, length and coherence of the model's texts, against human text where there is enough.
+
+    Args:
+        report: the figures.
+        copy_words: the shortest run that counts as copied.
+        epochs: how often the model read its training text, if that is known.
+    """
     model, human = report.sets.get("model"), report.sets.get("human")
     if model is None:
         return []
@@ -73,7 +80,7 @@ def text_verdict(report: TextReport, *, copy_words: int) -> list[str]:
         *_length(model, human),
         *variety_words(model, beside, is_enough=report.compared_texts >= FEWEST_TEXTS),
         *loops_words(model, beside),
-        *_copies(model, human, copy_words=copy_words),
+        *_copies(model, human, copy_words=copy_words, epochs=epochs),
         *_invention(model, human),
         *_coherence(model, human, report.shuffled_coherence),
         *quality_verdict(report),
@@ -172,7 +179,7 @@ def _length(model: TextFigures, human: TextFigures | None) -> list[str]:
     return [f"Its texts are {how} than the human ones: {own.value:.0f} words against {theirs.value:.0f}."]
 
 
-def _copies(model: TextFigures, human: TextFigures | None, *, copy_words: int) -> list[str]:
+def _copies(model: TextFigures, human: TextFigures | None, *, copy_words: int, epochs: float | None) -> list[str]:
     own = model.figures.get("copied")
     theirs = None if human is None else human.figures.get("copied")
     if own is None:
@@ -189,7 +196,7 @@ def _copies(model: TextFigures, human: TextFigures | None, *, copy_words: int) -
     if theirs is not None:
         figures += f" (human held-out text: {_share(theirs, with_interval=is_many and not is_clear)})"
     if is_clear:
-        return [f"RECITES: {figures}{where}. Train for fewer epochs, or on more text."]
+        return [f"RECITES: {figures}{where}. {remedy_for(epochs)}"]
     if is_many:
         return [f"Whether it recites is unclear from so few texts: {figures}{where}."]
     return [f"No sign of reciting: {figures}{where}."]
