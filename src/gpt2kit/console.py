@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from tqdm import tqdm
-
 _BAR_DELAY_SECONDS = 2.0
 _PLAIN_LINE_SECONDS = 10.0
 
@@ -16,8 +14,8 @@ Item = TypeVar("Item")
 
 def say(message: str) -> None:
     """Tell the user something on stderr, above a progress bar if there is one."""
-    if sys.stderr.isatty():
-        tqdm.write(message, file=sys.stderr)
+    if sys.stderr.isatty() and "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.write(message, file=sys.stderr)
     else:
         sys.stderr.write(message + "\n")
         sys.stderr.flush()
@@ -84,6 +82,8 @@ class Progress:
         self._start = self._last_line = time.monotonic()
         self._bar: Any = None
         if sys.stderr.isatty():
+            from tqdm import tqdm  # a megabyte, for which a command without a bar has no use
+
             self._bar = tqdm(
                 total=total,
                 initial=initial,
@@ -107,6 +107,8 @@ class Progress:
         now = time.monotonic()
         if now - self._last_line >= _PLAIN_LINE_SECONDS:
             self._last_line = now
+            from tqdm import tqdm
+
             line = tqdm.format_meter(
                 self.done,
                 self.total,

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-
 from gpt2kit.errors import Gpt2kitError, ModelError
 from gpt2kit.files import read_json
 
@@ -202,6 +200,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _tensors_of(path: Path) -> dict[str, StoredTensor]:
     """The tensors of a file, whose header the safetensors library has found to be in order."""
+    from safetensors import SafetensorError, safe_open  # which kept weights, in a file of their own, do without
+
     try:
         with safe_open(path, framework="np"):
             pass

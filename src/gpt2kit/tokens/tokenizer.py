@@ -65,7 +65,7 @@ class Tokenizer:
         self.end_of_text_token = end_of_text
         self.end_of_text: int = identifier
         self._bytes_of_id: dict[int, bytes] = {}  # of those that were needed
-        self.vocab_size: int = max(engine.get_vocab().values()) + 1
+        self.vocab_size: int = _greatest_id(engine) + 1
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Self:
@@ -224,6 +224,14 @@ class StreamDecoder:
     def flush(self) -> str:
         """What is left at the end: nothing, or U+FFFD for a character that was never finished."""
         return self._decoder.decode(b"", final=True)
+
+
+def _greatest_id(engine: tokenizers.Tokenizer) -> int:
+    """Asked one by one: of the whole vocabulary as a dictionary, megabytes remain in a process that has no other use."""
+    count = engine.get_vocab_size(with_added_tokens=True)
+    if all(engine.id_to_token(number) is not None for number in range(count)):
+        return count - 1
+    return max(engine.get_vocab(with_added_tokens=True).values())
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
