@@ -15,7 +15,7 @@ from experiments.texts import TALES, Text
 from gpt2kit.files import read_json, sha256_json
 
 DEFAULT = "default"
-SEARCHES: tuple[int, ...] = (0, 1000)  # seeds far apart, since a search tries its best settings on the next ones
+SEARCHES: tuple[int, ...] = (0, 1000, 2000)  # seeds far apart, since a search tries its best settings on the next ones
 TRIALS, REPEATS = 16, 3
 TEST_SEEDS: tuple[int, ...] = (100, 101, 102)  # which no search has had
 TEXT = Text("shakespeare", characters=24_000, validation_fraction=0.25, test_characters=24_000)
