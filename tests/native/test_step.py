@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from gpt2kit.model import products
 from gpt2kit.model.arena import Arena
 from gpt2kit.model.operations import Attending, TorchOperations
+from gpt2kit.native import step
 from gpt2kit.native.library import ISAS, best_isa, load_library
 from gpt2kit.native.step import KernelOperations, _run_on_threads, has_step_kernel, step_operations
 
@@ -251,3 +253,77 @@ def test_threads_change_no_bit(numbers: torch.Generator) -> None:
     torch.set_num_threads(before)
     for result in results[1:]:
         assert all(torch.equal(one, other) for one, other in zip(results[0], result, strict=True))
+
+
+@pytest.fixture
+def multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products come from the kernel, however small they are."""
+    monkeypatch.setattr(step, "prefers_kernel", lambda: True)
+    monkeypatch.setattr(step, "_SMALLEST", 1)
+
+
+def matrix(numbers: torch.Generator, rows: int, columns: int, *, turned: bool = False) -> torch.Tensor:
+    return torch.randn(columns, rows, generator=numbers).T if turned else torch.randn(rows, columns, generator=numbers)
+
+
+@pytest.mark.usefixtures("multiplies")
+@pytest.mark.parametrize(
+    ("rows", "depth", "columns"), [(32, 32, 32), (37, 1000, 75), (6, 8, 16), (1, 1, 1), (100, 769, 33), (3100, 20, 40)]
+)
+@pytest.mark.parametrize("a_is_turned", [False, True])
+@pytest.mark.parametrize("b_is_turned", [False, True])
+def test_products_are_exact_to_rounding(
+    operations: KernelOperations,
+    numbers: torch.Generator,
+    threads: int,
+    rows: int,
+    depth: int,
+    columns: int,
+    a_is_turned: bool,
+    b_is_turned: bool,
+) -> None:
+    a_NI = matrix(numbers, rows, depth, turned=a_is_turned) / depth**0.5
+    b_IO = matrix(numbers, depth, columns, turned=b_is_turned)
+    bias_O, before_NO = torch.randn(columns, generator=numbers), matrix(numbers, rows, columns)
+    wide_NP = torch.full((rows, columns + 9), 7.0)
+    out_NO = wide_NP[:, :columns]
+    exact_NO = a_NI.double() @ b_IO.double()
+    assert operations.multiply(a_NI, b_IO, out_NO) is out_NO
+    close(out_NO, exact_NO)
+    operations.multiply(a_NI, b_IO, out_NO, bias_O=bias_O)
+    close(out_NO, exact_NO + bias_O)
+    out_NO.copy_(before_NO)
+    operations.multiply(a_NI, b_IO, out_NO, scale=0.25)
+    close(out_NO, before_NO + exact_NO / 4)
+    assert (wide_NP[:, columns:] == 7).all()  # nothing is written beside it
+
+
+@pytest.mark.usefixtures("multiplies")
+def test_a_product_is_the_same_whatever_the_threads(operations: KernelOperations, numbers: torch.Generator) -> None:
+    a_NI, b_IO = matrix(numbers, 200, 900), matrix(numbers, 900, 500)
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(operations.multiply(a_NI, b_IO, torch.empty(200, 500)))
+    torch.set_num_threads(before)
+    assert all(torch.equal(found[0], each) for each in found[1:])
+
+
+@pytest.mark.parametrize(("wish", "by_kernel"), [("kernel", True), ("mkl", False)])
+def test_who_multiplies_can_be_chosen(
+    operations: KernelOperations,
+    numbers: torch.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    wish: str,
+    by_kernel: bool,
+) -> None:
+    monkeypatch.setenv(products.LIBRARY_VARIABLE, wish)
+    products.prefers_kernel.cache_clear()
+    calls: list[int] = []
+    monkeypatch.setattr(
+        operations, "_room_for", lambda *sizes: calls.extend(sizes) or KernelOperations._room_for(operations, *sizes)
+    )
+    operations.multiply(matrix(numbers, 40, 40), matrix(numbers, 40, 40), torch.empty(40, 40))
+    operations.multiply(matrix(numbers, 40, 8), matrix(numbers, 8, 40), torch.empty(40, 40))  # too narrow
+    products.prefers_kernel.cache_clear()
+    assert len(calls) == (2 if by_kernel else 0)

@@ -236,10 +236,9 @@ class _Product:
         shape = x_NI.size(0), self._weight_IO.size(1)
         if by_onednn(x_NI):  # which makes its results anew; to give them back is no harm
             out_NO = product(x_NI, self._weight_IO.T, self._bias_O if with_bias else None)
-        elif with_bias:
-            out_NO = torch.addmm(self._bias_O, x_NI, self._weight_IO, out=arena.take(shape))
         else:
-            out_NO = torch.mm(x_NI, self._weight_IO, out=arena.take(shape))
+            bias_O = self._bias_O if with_bias else None
+            out_NO = self._memory.operations.multiply(x_NI, self._weight_IO, arena.take(shape), bias_O=bias_O)
         if update is not None:
             self._dropout.draw(x_NI.shape)
             dropped_NI = self._dropout.of(x_NI)
@@ -274,7 +273,7 @@ class _Product:
         if by_onednn(self._grad_NO):
             grad_NI = product(self._grad_NO, self._weight_IO)
         else:
-            grad_NI = torch.mm(self._grad_NO, self._weight_IO.T, out=arena.take(shape))
+            grad_NI = self._memory.operations.multiply(self._grad_NO, self._weight_IO.T, arena.take(shape))
         if update is None:
             return grad_NI
         if update.dropout == 0:

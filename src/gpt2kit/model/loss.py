@@ -203,7 +203,7 @@ def _in_chunks(
             logits_CV = logits_buffer_CV[: chunk.stop - start]
             for first in range(0, V, scored):
                 part = slice(first, first + scored)
-                torch.mm(h_ND[chunk], w_VD[part].T, out=logits_CV[:, part])
+                operations.multiply(h_ND[chunk], w_VD[part].T, logits_CV[:, part])
             scores_CV = scores_buffer_CV[: chunk.stop - start]
             if not is_float32:
                 scores_CV.copy_(logits_CV)
@@ -216,11 +216,11 @@ def _in_chunks(
         if grad_hidden_ND is not None and onednn:
             grad_hidden_ND[chunk] = product(error_CV, w_VD.T)
         elif grad_hidden_ND is not None:
-            torch.mm(error_CV, w_VD, out=grad_hidden_ND[chunk])
+            operations.multiply(error_CV, w_VD, grad_hidden_ND[chunk])
         if grad_weight_VD is not None and onednn:
             _add_weight_gradient(grad_weight_VD, error_CV, h_ND[chunk], scale)
         elif grad_weight_VD is not None and is_float32:
-            grad_weight_VD.addmm_(error_CV.T, h_ND[chunk], alpha=scale)
+            operations.multiply(error_CV.T, h_ND[chunk], grad_weight_VD, scale=scale)
         elif grad_weight_VD is not None:
             grad_weight_VD.add_(error_CV.T @ h_ND[chunk], alpha=scale)
     if arena is not None:

@@ -109,6 +109,11 @@ class Operations(Protocol):
     def norm(self, x_ND: Tensor, norm: torch.nn.LayerNorm, arena: Arena) -> Norm:
         """What is in front of it."""
 
+    def multiply(
+        self, a_NI: Tensor, b_IO: Tensor, out_NO: Tensor, *, bias_O: Tensor | None = None, scale: float | None = None
+    ) -> Tensor:
+        """`out = a b + bias`, or with a scale `out += scale · a b`; a and b may be transposed views. Returns `out`."""
+
     def cross_entropy_(self, scores_CV: Tensor, targets_C: Tensor) -> Tensor:
         """The sum of the targets' nats; scores become their gradients, `softmax(scores) - onehot(target)`."""
 
@@ -133,6 +138,14 @@ class TorchOperations:
     def norm(self, x_ND: Tensor, norm: torch.nn.LayerNorm, arena: Arena) -> Norm:
         """By PyTorch's layer norm, outside the arena."""
         return _Norm(x_ND, norm, arena)
+
+    def multiply(
+        self, a_NI: Tensor, b_IO: Tensor, out_NO: Tensor, *, bias_O: Tensor | None = None, scale: float | None = None
+    ) -> Tensor:
+        """By the library that PyTorch multiplies with."""
+        if scale is not None:
+            return out_NO.addmm_(a_NI, b_IO, alpha=scale)
+        return torch.mm(a_NI, b_IO, out=out_NO) if bias_O is None else torch.addmm(bias_O, a_NI, b_IO, out=out_NO)
 
     def cross_entropy_(self, scores_CV: Tensor, targets_C: Tensor) -> Tensor:
         """By the softmax, term by term."""

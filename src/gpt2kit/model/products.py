@@ -1,8 +1,9 @@
-"""Matrix products on a CPU, by the quicker of the two libraries that come with PyTorch.
+"""Matrix products on a CPU, by the quicker of the two libraries that come with PyTorch, or by the kernel.
 
 In fp32 PyTorch multiplies through MKL, which on processors that are not Intel's keeps to instructions half as wide as
 those that many of them have by now. oneDNN, which PyTorch carries for other types and for compiled models, uses what is
-there: twice the rate on an AMD EPYC with AVX-512 (docs/lab-log.md). The results differ by rounding only.
+there: twice the rate on an AMD EPYC with AVX-512 (docs/lab-log.md). On processors of others with AVX2 the kernel is
+the quickest in a training step. The results differ by rounding only.
 
 Shapes: N tokens, I input width, O output width.
 """
@@ -63,9 +64,9 @@ class GradientMemory:
         elif by_onednn(x_NI):
             self.of(weight_IO).add_(weight_gradient(x_NI, grad_NO))
         elif weight_IO.grad is None:
-            weight_IO.grad = torch.mm(x_NI.T, grad_NO, out=self._room(weight_IO))
+            weight_IO.grad = self.operations.multiply(x_NI.T, grad_NO, self._room(weight_IO))
         else:
-            weight_IO.grad.addmm_(x_NI.T, grad_NO)
+            self.operations.multiply(x_NI.T, grad_NO, weight_IO.grad, scale=1.0)
 
     def gather(self) -> None:
         """Move the gradients of vectors, which autograd made, to where there is room for them.
@@ -87,14 +88,22 @@ _memory: GradientMemory | None = None
 def prefers_onednn() -> bool:
     """Whether this machine's fp32 products go to oneDNN: AVX-512 in a processor that is not Intel's.
 
-    The environment variable GPT2KIT_MATRIX_LIBRARY (`onednn` or `mkl`) decides otherwise. It is a rule rather than a
-    trial run, because a run that goes on later must round as before.
+    The environment variable GPT2KIT_MATRIX_LIBRARY (`onednn`, `mkl` or `kernel`) decides otherwise. It is a rule rather
+    than a trial run, because a run that goes on later must round as before.
     """
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):  # type: ignore[no-untyped-call]
         return False
     if wish := os.environ.get(LIBRARY_VARIABLE):
         return wish == "onednn"
     return torch.backends.cpu.get_cpu_capability() == "AVX512" and _vendor() not in ("", "GenuineIntel")
+
+
+@functools.cache
+def prefers_kernel() -> bool:
+    """The same for the kernel's own products, of a training step alone: AVX2 in a processor that is not Intel's."""
+    if wish := os.environ.get(LIBRARY_VARIABLE):
+        return wish == "kernel"
+    return torch.backends.cpu.get_cpu_capability() == "AVX2" and _vendor() not in ("", "GenuineIntel")
 
 
 def _vendor() -> str:

@@ -195,12 +195,17 @@ INLINE int64_t NAME(panels_for)(int64_t tokens, int64_t left) {
 INLINE void NAME(transpose_four)(const float *x, int64_t x_stride, int64_t in, float *to, int64_t tokens) {
     int64_t i = 0;
     for (; i + 4 <= in; i += 4) {
-        float4 rows[4];
+        float4 rows[4], pairs[4], columns[4];
         UNROLL for (int r = 0; r < 4; r++) memcpy(&rows[r], x + r * x_stride + i, sizeof rows[r]);
-        UNROLL for (int r = 0; r < 4; r++) {
-            float4 column = {rows[0][r], rows[1][r], rows[2][r], rows[3][r]};
-            memcpy(to + (i + r) * tokens, &column, sizeof column);
+        UNROLL for (int r = 0; r < 4; r += 2) {
+            pairs[r] = shuffled(rows[r], rows[r + 1], 0, 4, 1, 5);
+            pairs[r + 1] = shuffled(rows[r], rows[r + 1], 2, 6, 3, 7);
         }
+        UNROLL for (int half = 0; half < 2; half++) {
+            columns[2 * half] = shuffled(pairs[half], pairs[half + 2], 0, 1, 4, 5);
+            columns[2 * half + 1] = shuffled(pairs[half], pairs[half + 2], 2, 3, 6, 7);
+        }
+        UNROLL for (int r = 0; r < 4; r++) memcpy(to + (i + r) * tokens, &columns[r], sizeof columns[r]);
     }
     for (; i < in; i++)
         for (int r = 0; r < 4; r++) to[i * tokens + r] = x[r * x_stride + i];
@@ -208,13 +213,16 @@ INLINE void NAME(transpose_four)(const float *x, int64_t x_stride, int64_t in, f
 
 /* The tokens of a tile side by side: all that its product reads of them is then one run of memory, and its instructions
  * need no address of each token. Some inputs at a time, so that what is written stays in the nearest cache. */
-static TARGET void NAME(lay_tile)(int64_t tokens, const float *x, int64_t x_stride, int64_t in, float *to) {
+static TARGET __attribute__((noinline)) void NAME(lay_tile)(int64_t tokens, const float *x, int64_t x_stride, int64_t in, float *to) {
     for (int64_t begin = 0, some; begin < in; begin += some, x += some, to += some * tokens) {
         some = in - begin < 64 ? in - begin : 64;
         int64_t t = 0;
         for (; t + 4 <= tokens; t += 4) NAME(transpose_four)(x + t * x_stride, x_stride, some, to + t, tokens);
-        for (; t < tokens; t++)
-            for (int64_t i = 0; i < some; i++) to[i * tokens + t] = x[t * x_stride + i];
+        if (t < tokens && tokens > 4) /* the last four, of which some are laid again */
+            NAME(transpose_four)(x + (tokens - 4) * x_stride, x_stride, some, to + tokens - 4, tokens);
+        else
+            for (; t < tokens; t++)
+                for (int64_t i = 0; i < some; i++) to[i * tokens + t] = x[t * x_stride + i];
     }
 }
 
@@ -704,6 +712,7 @@ void NAME(forward)(void *argument, int thread) {
 }
 
 #include "step.h"
+#include "product.h"
 
 #undef PREPARE
 #undef SHARE

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from gpt2kit.errors import Gpt2kitError, ModelError
 from gpt2kit.files import read_json
 

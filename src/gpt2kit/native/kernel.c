@@ -22,6 +22,16 @@ typedef int32_t int4 __attribute__((vector_size(16)));
 typedef uint32_t uint4 __attribute__((vector_size(16)));
 typedef int16_t short8 __attribute__((vector_size(16)));
 
+/* Four of the eight numbers of two vectors. */
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define shuffled(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#endif
+#endif
+#ifndef shuffled
+#define shuffled(a, b, ...) __builtin_shuffle(a, b, (int4){__VA_ARGS__})
+#endif
+
 /* Take the next numbers of a phase: a share of those that are left, so that a thread reads long runs of weights, and
  * none waits long for another at the end; up to `most`. Returns how many, from *begin on. */
 static int64_t take_some(struct worker *worker, int64_t *begin, int64_t total, int64_t most) {
@@ -32,6 +42,19 @@ static int64_t take_some(struct worker *worker, int64_t *begin, int64_t total, i
         if (count < 1) count = total - first < 1 ? 0 : 1;
         if (count > most) count = most;
     } while (count > 0 && !atomic_compare_exchange_weak(worker->next, &first, first + count));
+    *begin = first;
+    return count;
+}
+
+/* The same of the panels of a large product. */
+static int64_t take_panels(struct large_product *product, int64_t panels, int64_t most, long *begin) {
+    long first = atomic_load(&product->next);
+    int64_t count;
+    do {
+        count = (panels - first) / (2 * product->threads);
+        if (count < 1) count = panels - first < 1 ? 0 : 1;
+        if (count > most) count = most;
+    } while (count > 0 && !atomic_compare_exchange_weak(&product->next, &first, first + count));
     *begin = first;
     return count;
 }
@@ -431,4 +454,32 @@ void gk_attend(run_on_threads *run, unsigned num_threads, int isa, struct attent
 /* An operation on rows of a training step, likewise. */
 void gk_rows(run_on_threads *run, unsigned num_threads, int isa, struct rows *rows) {
     on_threads(run, num_threads, FOR_ISA(all_rows, isa), rows);
+}
+
+/* The depth in parts of one size, but for the last. */
+static int64_t part_of(int64_t depth) {
+    int64_t parts = (depth + PART - 1) / PART;
+    return round_up((depth + parts - 1) / parts, 8);
+}
+
+/* How many floats `rows_laid` has to have room for. */
+int64_t gk_product_room(int64_t rows, int64_t depth) {
+    return round_up(rows < MOST_ROWS ? rows : MOST_ROWS, 12) * part_of(depth);
+}
+
+/* A product of large matrices, likewise. */
+void gk_multiply(run_on_threads *run, unsigned num_threads, int isa, struct large_product *p) {
+    int64_t part = part_of(p->depth);
+    p->threads = run ? num_threads : 1;
+    for (p->first_row = 0; p->first_row < p->rows; p->first_row += MOST_ROWS) {
+        p->num_rows = p->rows - p->first_row < MOST_ROWS ? p->rows - p->first_row : MOST_ROWS;
+        for (p->start = 0; p->start < p->depth; p->start += part) {
+            p->part = p->depth - p->start < part ? p->depth - p->start : part;
+            atomic_store(&p->next, 0);
+            on_threads(run, num_threads, FOR_ISA(lay_rows, isa), p);
+            atomic_store(&p->next, 0);
+            atomic_store(&p->next_thread, 0);
+            on_threads(run, num_threads, FOR_ISA(multiply_large, isa), p);
+        }
+    }
 }

@@ -208,6 +208,23 @@ struct rows {
     atomic_long next;
 };
 
+/* c (=, +=) scale · a b + bias with c [rows][columns]. The numbers of a and b stand at row · row's step + column · column's
+ * step, so either may be turned; the columns of c are side by side. */
+enum { PART = 768, MOST_ROWS = 3072, BLOCK = 1 << 16 }; /* of the depth and of the rows at a time; floats of 256 KB */
+struct large_product {
+    int64_t rows, columns, depth;
+    const float *a, *b, *bias; /* bias [columns], or NULL */
+    float *c;
+    int64_t a_row, a_column, b_row, b_column, c_row;
+    int64_t adds;
+    double scale;
+    float *rows_laid;    /* room for the rows at a time by the part of the depth, see gk_product_room */
+    float *columns_laid; /* BLOCK of each thread */
+    int64_t threads;
+    int64_t first_row, num_rows, start, part; /* what is multiplied at the moment */
+    atomic_long next, next_thread;
+};
+
 /* How the caller's threads are all made to do something: OpenMP's entry in GCC's runtime, whose threads are those of
  * PyTorch, so that none has to give way to another. */
 typedef void run_on_threads(void (*work)(void *), void *argument, unsigned num_threads, unsigned flags);
@@ -229,15 +246,21 @@ void forward_portable(void *call, int thread);
 void choose_portable(void *choices, int thread);
 void attend_all_portable(void *attention);
 void all_rows_portable(void *rows);
+void lay_rows_portable(void *product);
+void multiply_large_portable(void *product);
 #if defined(__x86_64__)
 void forward_avx2(void *call, int thread);
 void choose_avx2(void *choices, int thread);
 void attend_all_avx2(void *attention);
 void all_rows_avx2(void *rows);
+void lay_rows_avx2(void *product);
+void multiply_large_avx2(void *product);
 void forward_avx512(void *call, int thread);
 void choose_avx512(void *choices, int thread);
 void attend_all_avx512(void *attention);
 void all_rows_avx512(void *rows);
+void lay_rows_avx512(void *product);
+void multiply_large_avx512(void *product);
 #endif
 
 #endif

@@ -17,6 +17,7 @@ ISAS = ("portable", "avx2", "avx512")
 PANEL = 16  # outputs that stand side by side in packed weights
 GROUPS: dict[Weights, int] = {"fp32": 1, "int8": 64, "int4": 32}  # inputs that share a scale
 CHUNK = 32  # rows of a matrix whose sums are added up together
+BLOCK = 1 << 16  # floats that a thread lays columns in
 ISA_VARIABLE = "GPT2KIT_NATIVE_ISA"
 
 
@@ -161,6 +162,36 @@ class RowsCall(Structure):
     )
 
 
+class ProductCall(Structure):
+    """`struct large_product` of kernel.h."""
+
+    _fields_ = (
+        ("rows", c_int64),
+        ("columns", c_int64),
+        ("depth", c_int64),
+        ("a", c_void_p),
+        ("b", c_void_p),
+        ("bias", c_void_p),
+        ("c", c_void_p),
+        ("a_row", c_int64),
+        ("a_column", c_int64),
+        ("b_row", c_int64),
+        ("b_column", c_int64),
+        ("c_row", c_int64),
+        ("adds", c_int64),
+        ("scale", c_double),
+        ("rows_laid", c_void_p),
+        ("columns_laid", c_void_p),
+        ("threads", c_int64),
+        ("first_row", c_int64),
+        ("num_rows", c_int64),
+        ("start", c_int64),
+        ("part", c_int64),
+        ("next", c_long),
+        ("next_thread", c_long),
+    )
+
+
 def library_path() -> Path | None:
     """The compiled kernel's file; None when the package was installed without one."""
     # One that is tied to a version of Python was left by an older gpt2kit.
@@ -207,6 +238,10 @@ def load_library() -> ctypes.CDLL | None:
     library.gk_attend.argtypes = (c_void_p, c_uint, c_int, c_void_p)
     library.gk_rows.restype = None
     library.gk_rows.argtypes = (c_void_p, c_uint, c_int, c_void_p)
+    library.gk_product_room.restype = c_int64
+    library.gk_product_room.argtypes = (c_int64, c_int64)
+    library.gk_multiply.restype = None
+    library.gk_multiply.argtypes = (c_void_p, c_uint, c_int, POINTER(ProductCall))
     library.gk_choose.restype = None
     library.gk_choose.argtypes = (c_void_p, c_int, POINTER(Choice), c_int64, c_int64, POINTER(Drawing))
     return library

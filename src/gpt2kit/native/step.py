@@ -22,10 +22,12 @@ from torch import Tensor
 from gpt2kit.model.arena import Arena
 from gpt2kit.model.noise import draw_seed
 from gpt2kit.model.operations import Attending, Between, Dropout, Norm, Operations, TorchOperations
-from gpt2kit.native.library import CHUNK, AttentionCall, RowsCall, best_isa, load_library
+from gpt2kit.model.products import prefers_kernel
+from gpt2kit.native.library import BLOCK, CHUNK, AttentionCall, ProductCall, RowsCall, best_isa, load_library
 
 _GELU, _GELU_GRADIENT, _ADD_ONTO, _DROP_GRADIENT, _NORM, _NORM_GRADIENT, _CROSS_ENTROPY = range(7)
 _ALIGNMENT = 16  # floats of a cache line
+_SMALLEST = 32  # rows, columns and depth of a product of the kernel's
 _TYPES = {"targets": torch.int64, "first": torch.int32}  # of what is no float32
 
 
@@ -91,6 +93,35 @@ class KernelOperations:
         self.on_rows(_CROSS_ENTROPY, scores_CV, y=scores_CV, targets=targets_C, statistics=nats_C2)
         return nats_C2[:, 0].sum()
 
+    def multiply(
+        self, a_NI: Tensor, b_IO: Tensor, out_NO: Tensor, *, bias_O: Tensor | None = None, scale: float | None = None
+    ) -> Tensor:
+        """By the kernel where that is the quickest here and the matrices are large, else by PyTorch's library."""
+        rows, depth, columns = *a_NI.shape, b_IO.size(1)
+        if not prefers_kernel() or min(rows, depth, columns) < _SMALLEST or out_NO.dtype != torch.float32:
+            return TorchOperations().multiply(a_NI, b_IO, out_NO, bias_O=bias_O, scale=scale)
+        threads = torch.get_num_threads()
+        rows_laid, columns_laid = self._room_for(self._library.gk_product_room(rows, depth), threads * BLOCK)
+        call = ProductCall(
+            rows=rows,
+            columns=columns,
+            depth=depth,
+            a_row=a_NI.stride(0),
+            a_column=a_NI.stride(1),
+            b_row=b_IO.stride(0),
+            b_column=b_IO.stride(1),
+            c_row=out_NO.stride(0),
+            adds=scale is not None,
+            scale=1.0 if scale is None else scale,
+            a=a_NI.data_ptr(),
+            b=b_IO.data_ptr(),
+            rows_laid=rows_laid,
+            columns_laid=columns_laid,
+            **_addresses({"c": out_NO, "bias": bias_O}),
+        )
+        self._library.gk_multiply(self._run, threads, self._isa, byref(call))
+        return out_NO
+
     def on_rows(
         self,
         operation: int,
@@ -131,9 +162,7 @@ class KernelOperations:
         B, T, H, K = shape_BTHK
         threads, room = torch.get_num_threads(), self._library.gk_attention_scratch(T, K)
         stride = -(-room // _ALIGNMENT) * _ALIGNMENT
-        if self._scratch.numel() < threads * stride + _ALIGNMENT:
-            self._scratch = torch.empty(threads * stride + _ALIGNMENT)
-        start = self._scratch.data_ptr()
+        (scratch,) = self._room_for(threads * stride)
         call = AttentionCall(
             rows=B,
             length=T,
@@ -142,11 +171,20 @@ class KernelOperations:
             scale=attending.scale,
             dropout=attending.dropout,
             seed=seed,
-            scratch=start + -start % (4 * _ALIGNMENT),
+            scratch=scratch,
             stride_scratch=stride,
             **_addresses(tensors | {"first": attending.first_seen_BT}),
         )
         self._library.gk_attend(self._run, threads, self._isa, byref(call))
+
+    def _room_for(self, *sizes: int) -> list[int]:
+        """Addresses of scratch memory for so many floats each, at cache lines; the same for every call."""
+        sizes = tuple(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)
+        if self._scratch.numel() < sum(sizes) + _ALIGNMENT:
+            self._scratch = torch.empty(sum(sizes) + _ALIGNMENT)
+        start = self._scratch.data_ptr()
+        start += -start % (4 * _ALIGNMENT)
+        return [start + 4 * sum(sizes[:number]) for number in range(len(sizes))]
 
 
 def _addresses(tensors: dict[str, Tensor | None]) -> dict[str, int]:

@@ -227,7 +227,7 @@ class StreamDecoder:
 
 
 def _greatest_id(engine: tokenizers.Tokenizer) -> int:
-    """Asked one by one: of the whole vocabulary as a dictionary, megabytes remain in a process that has no other use."""
+    """Asked one by one: of the whole vocabulary as a dictionary, megabytes of a process remain in use."""
     count = engine.get_vocab_size(with_added_tokens=True)
     if all(engine.id_to_token(number) is not None for number in range(count)):
         return count - 1
