@@ -197,6 +197,27 @@ def test_other_settings_move_a_finished_run_aside(settings: Make, capsys: pytest
     assert "it is now" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"freeze_layers": 40}, "--freeze_layers 40"),
+        ({"context": 4096}, "--context 4096"),
+        ({"method": "lora", "lora_targets": ("c_atn",)}, "--lora_targets c_atn"),
+    ],
+)
+def test_settings_that_cannot_be_trained_leave_the_folder_as_it_was(
+    fine_tuning: Make, tmp_path: Path, wrong: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(UsageError, match=named):
+        train(fine_tuning(**wrong))
+    assert not (tmp_path / "model").exists()  # no unfinished run that the right settings would be refused for
+    finished = train(fine_tuning(max_steps=1))
+    with pytest.raises(UsageError, match=named):
+        train(fine_tuning(**wrong))
+    assert (finished.model_dir / "model.safetensors").is_file()
+    assert not (tmp_path / "model-1").exists()
+
+
 def test_a_folder_with_other_things_is_refused(settings: Make, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "thesis.docx").write_bytes(b"years of work")

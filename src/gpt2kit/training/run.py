@@ -163,6 +163,9 @@ def _train(
     if settings.dry_run:
         plan = _make_plan(settings, data, start, build_model(start, settings, device), device=device, ranks=ranks)
         return TrainingResult("planned", folder.root, plan)
+    # Before the folder is claimed: what cannot be trained shall neither move a finished model aside nor begin a run.
+    model = build_model(start, settings, device)
+    default_context(settings, model.config, device, from_scratch=start.folder is None)
     lock = _claim(folder, settings, data, start) if ranks.is_main else None
     try:
         ranks.wait()
@@ -171,7 +174,6 @@ def _train(
             if ranks.is_main:
                 say(f"nothing to do: this very run is finished in {folder.root}")
             return result
-        model = build_model(start, settings, device)
         if ranks.is_main and "plan" not in folder.read_record():
             plan = _make_plan(settings, data, start, model, device=device, ranks=ranks)
             folder.write_record(folder.read_record() | {"plan": plan.to_dict()})
