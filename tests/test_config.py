@@ -106,6 +106,13 @@ def test_one_file_can_hold_the_settings_of_all_stages(tmp_path: Path) -> None:
     assert Baking.resolve({}, config_file=file, environ={}).minutes == 12
 
 
+@pytest.mark.parametrize(("name", "text"), [("baking.toml", "minutes = 9"), ("baking.json", '{"minutes": 9}')])
+def test_a_byte_order_mark_of_windows_is_read_over(tmp_path: Path, name: str, text: str) -> None:
+    file = tmp_path / name
+    file.write_text(text, encoding="utf-8-sig")
+    assert Baking.resolve({}, config_file=file, environ={}).minutes == 9
+
+
 def test_a_json_file_does_as_well(tmp_path: Path) -> None:
     file = tmp_path / "baking.json"
     file.write_text('{"minutes": 9}')
@@ -120,6 +127,8 @@ def test_a_json_file_does_as_well(tmp_path: Path) -> None:
         ("broken.json", b'{"minutes": }', "Expecting value: line 1 column 13"),
         ("list.json", b"[1]", "should hold settings by name"),
         ("binary.toml", b"\xff\xfe\x00", "is not a text file"),
+        ("typo.toml", b"[trian]\nminutes = 3\n", "[trian] is no table of settings; did you mean 'train'?"),
+        ("other.toml", b"[prepare]\nseed = 1\n", "holds no settings of train, only tables for others (prepare)"),
         ("stray.toml", b"trian = 1\n[train]\nminutes = 3\n", "'trian' stands outside the tables [train]; did you mean"),
     ],
 )

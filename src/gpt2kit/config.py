@@ -110,11 +110,11 @@ def _shown(value: Any) -> str:
 
 def _read_config_file(path: Path, stage: str) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark in front
     except OSError as error:
         raise UsageError(f"--config {path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"--config {path}: is not a text file") from error
+        raise UsageError(f"--config {path}: is not a text file in UTF-8; save it as one") from error
     try:
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
@@ -123,13 +123,21 @@ def _read_config_file(path: Path, stage: str) -> dict[str, Any]:
         raise UsageError(f"--config {path}: should hold settings by name")
     stages = [name for name in values if name in STAGES and isinstance(values[name], dict)]
     if not stages:
+        for name in values:
+            if isinstance(values[name], dict) and (meant := suggestion(name, STAGES)):
+                raise UsageError(f"--config {path}: [{name}] is no table of settings{meant}")
         return values
     if stray := sorted(set(values) - set(stages)):
         raise UsageError(
             f"--config {path}: {stray[0]!r} stands outside the tables {', '.join(f'[{name}]' for name in stages)}"
             f"{suggestion(stray[0], STAGES)}"
         )
-    return dict(values.get(stage, {}))
+    if stage not in stages:
+        raise UsageError(
+            f"--config {path}: holds no settings of {stage}, only tables for others ({', '.join(stages)}): leave the "
+            f"file out, or add a table [{stage}], which may be empty"
+        )
+    return dict(values[stage])
 
 
 def _from_environment(environ: Mapping[str, str], stage: str) -> list[tuple[str, str, str]]:
