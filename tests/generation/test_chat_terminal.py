@@ -67,6 +67,11 @@ def test_a_file_to_save_to_that_cannot_be_is_refused_at_once(talk: Talk, tmp_pat
     code, _, err = talk("Hello!\n", "--save", "talk.txt")
     assert code == 2
     assert err == "gpt2kit: error: --save 'talk.txt': a chat is kept as .jsonl, not as .txt: name such a file\n"
+    code, out, err = talk("Hello!\n", "--save", "mine.jsonl/talk.jsonl")
+    assert (code, out) == (2, "")  # nothing is said that would be lost at the end
+    assert err == "gpt2kit: error: mine.jsonl/talk.jsonl lies in a file: name a folder for it that can be one\n"
+    assert talk("", "--save", "new/talk.jsonl")[0] == 0
+    assert not (tmp_path / "new" / "talk.jsonl").exists()
 
 
 def test_no_message_or_command_ends_the_chat(talk: Talk, tmp_path: Path) -> None:

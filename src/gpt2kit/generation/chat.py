@@ -131,7 +131,7 @@ class Chat:
         self._give_up()
         if not self.messages:
             raise UsageError("nothing has been said yet, so there is nothing to save")
-        chosen = _claim(path)
+        chosen = claim_file(path)
         messages = [{"role": message.role, "content": message.content} for message in self.transcript]
         try:
             write_json_lines(chosen, [{"messages": messages}])
@@ -207,7 +207,7 @@ def _valid(text: str, what: str) -> str:
     return text
 
 
-def _claim(path: Path | None) -> Path:
+def claim_file(path: Path | None) -> Path:
     """Take a new file, empty so far, that nothing else can take; without a name the next number's in `results/chats`.
 
     Raises:
@@ -229,5 +229,5 @@ def _claim(path: Path | None) -> Path:
             raise UsageError(f"{place} is there already and is not replaced: name a new file") from error
         raise UsageError(f"{place} lies in a file: name a folder for it that can be one") from error
     except OSError as error:
-        raise UsageError(f"{place} cannot be written: {error.strerror}") from error
+        raise UsageError(f"{place} cannot be written: {error.strerror}; name another file") from error
     return place

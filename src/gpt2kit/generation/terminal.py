@@ -12,7 +12,7 @@ from typing import Any
 from gpt2kit.console import output, say, warn
 from gpt2kit.corpus import Message
 from gpt2kit.errors import Gpt2kitError, UsageError
-from gpt2kit.generation.chat import Chat
+from gpt2kit.generation.chat import Chat, claim_file
 from gpt2kit.generation.language_model import load
 from gpt2kit.generation.settings import ChatSettings
 
@@ -68,8 +68,10 @@ def run(settings: ChatSettings) -> Conversation:
     """
     if sys.stdin is None:
         raise UsageError("stdin is closed, so nobody can talk with the model")
-    if settings.save is not None and settings.save.exists():
-        raise UsageError(f"--save {settings.save}: is there already and is not replaced; name a new file")
+    if settings.save is not None:
+        if settings.save.exists():
+            raise UsageError(f"--save {settings.save}: is there already and is not replaced; name a new file")
+        claim_file(settings.save).unlink()  # a file that cannot be written is told before anything is said
     for name in settings.without_effect():
         warn(f"--{name} has no effect with --temperature 0 or --top_k 1, which always take the likeliest token")
     model = load(
