@@ -192,6 +192,13 @@ def test_the_first_word_and_its_flag_exclude_each_other(capsys: pytest.CaptureFi
     assert error_line(capsys) == "gpt2kit: error: a and --input b say the same thing twice: give one"
 
 
+def test_a_setting_that_can_be_repeated_is_shown_as_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "a", "--prompt", "b"]) == 2
+    assert error_line(capsys) == "gpt2kit: error: a and --prompt b say the same thing twice: give one"
+    assert main(["compare", "a", "b", "--models", "c"]) == 2
+    assert error_line(capsys) == "gpt2kit: error: a b and --models c say the same thing twice: give one"
+
+
 def test_results_are_words_or_json(train: Stub, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--model_output_dir", "my models/tales"]) == 0
     captured = capsys.readouterr()

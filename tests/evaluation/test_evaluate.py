@@ -380,6 +380,8 @@ def test_pairs_and_chats_count_answers_only(tmp_path, model_folder):
     data = prepare(
         PrepareSettings(input=tmp_path / "raw", data_dir=tmp_path / "data", from_scratch=True, validation_fraction=0.5)
     )
+    with pytest.raises(UsageError, match=r"its test split is empty.* prepare with --test_fraction 0\.1"):
+        choose_split(data, "test")
     held_out = read_held_out(data, "validation", max_tokens=10**6, seed=0)
     documents = held_out.encode(data.tokenizer)
     store = data.store("validation")

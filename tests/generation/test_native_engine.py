@@ -221,8 +221,14 @@ def test_a_network_that_was_taken_in_hand_writes_itself(model_folder: Path) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "native", "num_beams": 2}, "greedy search and sampling only"),
-        ({"weights": "int8", "num_beams": 2}, "greedy search and sampling only"),
+        (
+            {"engine": "native", "num_beams": 2},
+            "--engine native writes by greedy search and sampling only: leave it out",
+        ),
+        (
+            {"weights": "int8", "num_beams": 2},
+            "--weights int8 is of the native engine, which writes by greedy search and",
+        ),
         ({"engine": "torch", "weights": "int4"}, "--weights int4 needs --engine native"),
     ],
 )

@@ -110,7 +110,10 @@ class StageCommand(click.Command):
             return flags
         name = self.stage.argument
         if name in flags:
-            raise UsageError(f"{word} and --{name} {flags[name]} say the same thing twice: give one")
+            words, values = (
+                " ".join(map(str, each)) if isinstance(each, tuple) else each for each in (word, flags[name])
+            )
+            raise UsageError(f"{words} and --{name} {values} say the same thing twice: give one")
         is_single = is_repeatable(settings.model_fields[name].annotation) and not self.stage.takes_many
         return flags | {name: (word,) if is_single else word}
 

@@ -86,7 +86,7 @@ def choose_split(data: PreparedData, split: str) -> str:
             return name
     raise UsageError(
         f"{data.folder}: its {' and '.join(wanted)} split{'s are' if len(wanted) > 1 else ' is'} empty, so there is "
-        "nothing to measure on: prepare with --validation_fraction 0.1, or give a text with --text"
+        f"nothing to measure on: prepare with --{wanted[-1]}_fraction 0.1, or give a text with --text"
     )
 
 

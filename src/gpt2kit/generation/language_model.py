@@ -120,7 +120,12 @@ class LanguageModel:
             return None
         if not can_decode:
             if is_wanted:
-                raise UsageError("--engine native writes by greedy search and sampling only; use --engine torch")
+                asked = (
+                    "--engine native" if engine == "native" else f"--weights {weights} is of the native engine, which"
+                )
+                raise UsageError(
+                    f"{asked} writes by greedy search and sampling only: leave it out, or write in one of these ways"
+                )
             return None
         if not is_wanted and (self._network is not None or not self._engines):
             return None
