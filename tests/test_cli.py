@@ -121,6 +121,13 @@ def test_no_command_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Commands:" in capsys.readouterr().out
 
 
+def test_no_command_of_a_group_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tokenizer"]) == 0
+    assert "Commands:" in capsys.readouterr().out
+    assert main(["tokenizer", "trian"]) == 2
+    assert error_line(capsys).startswith("gpt2kit: error: no such command trian; did you mean train?")
+
+
 def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]

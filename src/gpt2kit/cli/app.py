@@ -204,11 +204,13 @@ def make_app() -> click.Group:
     )
     for stage in STAGES:
         app.add_command(StageCommand(stage))
-    tokenizer = click.Group(
+    tokenizer = _App(
         "tokenizer",
         help="Make tokenizers.",
         short_help="Train a tokenizer of your own.",
         epilog=examples_text(_TOKENIZER.examples),
+        invoke_without_command=True,
+        callback=_show_help,
     )
     tokenizer.add_command(StageCommand(_TOKENIZER), "train")
     for command in (tokenizer, _canaries, _fetch, _inspect, _merge, _doctor, _demo):
