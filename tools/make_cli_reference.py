@@ -22,7 +22,8 @@ Settings of `prepare`, `train`, `generate`, `chat`, `evaluate`, `tasks`, `compar
 train` come from four places; a later one wins:
 
 1. the defaults below,
-2. a TOML or JSON file given with `--config`, either flat (`epochs = 2`) or with one table a stage (`[train]`),
+2. a TOML or JSON file given with `--config`, either flat (`epochs = 2`) or with one table a stage (`[train]`; that of
+   the command has to be there, if only empty),
 3. environment variables: `GPT2KIT_TRAIN_EPOCHS=2` sets `--epochs` of `train`; a setting that can be repeated takes a
    JSON list,
 4. flags.
