@@ -225,12 +225,60 @@ def test_parts_of_held_out_text_share_a_logarithmic_scale(reported):
     values["breakdown"] = {"model": {"documents": [{"name": "a.txt", "perplexity": 31.5}], "place": parts}}
     values["texts"]["floors"] = {"distinct_2": {"value": 0.111, "interval": None}}
     (group,) = part_groups(values)
-    assert group.title == "Perplexity by place"
+    assert group.title == "Perplexity by place in the document, in tokens"
     assert [row.marks[0].x for row in group.rows] == [96.0, 50.0, 4.0]
     page = Node(html_page(values))
     text = page.find("body")[0]["text"]
     for part in ("16 to 31", "<b>", "a.txt", "31.5", "human text without connection: 0.111"):
         assert part in text
+
+
+def parts_of(*sizes: int, value: float = 10.0) -> list[dict]:
+    """Parts of held-out text, of so many tokens each."""
+    perplexity = {"value": value, "interval": None}
+    return [
+        {"title": f"part {place}", "num_tokens": size, "num_units": 1, "nats": 1.0, "perplexity": perplexity}
+        for place, size in enumerate(sizes)
+    ]
+
+
+def test_parts_are_shown_where_there_is_something_to_compare(reported):
+    values = json.loads(reported[0].report.with_suffix(".json").read_text())
+    values["likelihood"]["comparison"] = None
+    same = parts_of(1, 2)
+    values["breakdown"] = {"model": {"context": same, "place": same, "source": parts_of(3)}}
+    (group,) = part_groups(values)  # place is context, and one source is all of the text
+    assert group.title == "Perplexity by tokens to look back on"
+    assert [row.hint for row in group.rows] == ["1 token", "2 tokens"]
+
+
+def test_of_many_parts_the_largest_are_shown(reported):
+    values = json.loads(reported[0].report.with_suffix(".json").read_text())
+    values["breakdown"] = {"model": {"source": parts_of(*range(1, 31))}}
+    (group,) = part_groups(values)
+    assert [row.title for row in group.rows] == [f"part {place}" for place in range(6, 30)]
+    assert group.num_left_out == 6
+
+
+def test_parts_of_other_tokens_are_not_set_side_by_side(reported):
+    values = json.loads(reported[0].report.with_suffix(".json").read_text())
+    own, others = parts_of(1, 2), parts_of(1, 2, value=99.0)
+    values["models"] = {"model": values["models"]["model"], "other": values["models"]["model"]}
+    values["breakdown"] = {"model": {"source": own}, "other": {"source": others}}
+    values["likelihood"]["comparison"] = {"perplexity_drop": None}
+    (group,) = part_groups(values)
+    assert [[mark.role for mark in row.marks] for row in group.rows] == [["model"], ["model"]]
+    values["likelihood"]["comparison"] = None
+    (group,) = part_groups(values)
+    assert [[mark.role for mark in row.marks] for row in group.rows] == [["model", "other"]] * 2
+
+
+def test_what_the_texts_began_with_has_no_table_of_its_own(reported):
+    values = json.loads(reported[0].report.with_suffix(".json").read_text())
+    assert values["prompts"]["text"] in html_page(values)
+    for prompts in (values["prompts"], None):
+        page = Node(html_page({**values, "prompts": prompts}))
+        assert "prompts" not in [each["text"].lower() for each in page.find("h3") + page.find("th")]
 
 
 def test_the_least_there_can_be(model_folder, tmp_path):

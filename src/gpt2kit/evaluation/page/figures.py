@@ -13,6 +13,12 @@ from gpt2kit.evaluation.texts import Metric
 # Of the figures on texts, those that stand at the beginning, where they were measured; all stand in their section.
 _KEY_FIGURES = ("distinct_2", "self_bleu", "rep_4", "looping_texts", "coherence", "copied", "unseen_words")
 _MOST_PARTS = 24  # of a breakdown
+# What the rows of a breakdown are; of any other, its key in words.
+_PART_TITLES = {
+    "context": "tokens to look back on",
+    "place": "place in the document, in tokens",
+    "rarity": "how common the token is in the training text",
+}
 _BITS = Metric("bits_per_byte", "bits per byte of held-out text")
 _PERPLEXITY = Metric("perplexity", "perplexity of held-out text", digits=2)
 # What the likelihood table shows; all else that is measured of a model gets a table of its own.
@@ -121,7 +127,12 @@ def likelihood_extras(values: Mapping[str, Any], names: Mapping[str, str]) -> li
 def part_groups(values: Mapping[str, Any]) -> list[PartGroup]:
     """Perplexity by context, place, source or rarity, where the values hold it under `breakdown`."""
     by_role = _breakdowns(values)
+    if not _per_token(values):
+        by_role = dict(list(by_role.items())[:1])  # parts of other tokens are not the same parts
     kinds = dict.fromkeys(kind for each in by_role.values() for kind, parts in each.items() if _are_parts(parts))
+    first: Mapping[str, Any] = next(iter(by_role.values()), {})
+    if "place" in kinds and first.get("place") == first.get("context"):
+        del kinds["place"]  # no document is longer than the context
     groups = []
     for kind in kinds:
         figures: dict[str, dict[str, Figure]] = {}
@@ -132,6 +143,12 @@ def part_groups(values: Mapping[str, Any]) -> list[PartGroup]:
                 if figure is not None:
                     figures.setdefault(part["title"], {})[role] = figure
                     sizes.setdefault(part["title"], part["num_tokens"])
+        if len(figures) < 2:
+            continue  # one part is the whole
+        num_left_out = max(len(figures) - _MOST_PARTS, 0)
+        if num_left_out:
+            largest = set(sorted(figures, key=lambda title: -sizes[title])[:_MOST_PARTS])
+            figures = {title: of_part for title, of_part in figures.items() if title in largest}
         bounds = [
             bound
             for of_part in figures.values()
@@ -141,10 +158,15 @@ def part_groups(values: Mapping[str, Any]) -> list[PartGroup]:
         ]
         limits = (min(bounds, default=1.0), max(bounds, default=1.0))
         rows = [
-            dot_row(Metric("", title, digits=1), of_part, hint=f"{sizes[title]:,} tokens", log_limits=limits)
-            for title, of_part in list(figures.items())[:_MOST_PARTS]
+            dot_row(
+                Metric("", title, digits=1),
+                of_part,
+                hint=f"{sizes[title]:,} token{'' if sizes[title] == 1 else 's'}",
+                log_limits=limits,
+            )
+            for title, of_part in figures.items()
         ]
-        groups.append(PartGroup(f"Perplexity by {in_words(kind)}", rows, max(len(figures) - _MOST_PARTS, 0)))
+        groups.append(PartGroup(f"Perplexity by {_PART_TITLES.get(kind, in_words(kind))}", rows, num_left_out))
     return groups
 
 

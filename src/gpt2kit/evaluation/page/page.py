@@ -31,7 +31,7 @@ _ALARM = re.compile(r"[A-Z]{4,}[^:]*:")
 # The parts of the values that have a section of their own; any other gets one under its name.
 _KNOWN = {
     "format", "version", "models", "data", "likelihood", "texts", "samples", "memorisation", "training", "breakdown",
-    "warnings", "notes", "settings", "provenance", "seconds", "verdict",
+    "warnings", "notes", "settings", "provenance", "seconds", "verdict", "prompts",
 }  # fmt: skip
 
 # Settings that nothing hangs on where the texts come from a file.
