@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from gpt2kit.evaluation.page import html_page
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.socket,
@@ -121,6 +123,17 @@ def test_it_fits_the_screen_and_asks_for_nothing(browser, reported, width, schem
     assert red > 200 if scheme == "light" else red < 60
     # The style sheet is applied: its own policy lets it through.
     assert browser.value("getComputedStyle(document.querySelector('.scroll')).overflowX") == "auto"
+
+
+def test_on_a_phone_no_figure_of_the_texts_is_cut_in_two(browser, reported, tmp_path):
+    values = json.loads(reported[0].report.with_suffix(".json").read_text())
+    sets = values["texts"]["sets"]
+    sets["model"]["figures"]["rep_2"] = {"value": 0.229, "interval": [0.187, 0.271]}
+    values["texts"]["sets"] = {role: sets["model"] for role in (*values["models"], "human")}
+    (tmp_path / "page.html").write_text(html_page(values), encoding="utf-8")
+    browser.open(tmp_path / "page.html", width=390, scheme="light")
+    box = "document.querySelector('.with-dots').parentElement"
+    assert browser.value(f"{box}.scrollWidth") == browser.value(f"{box}.clientWidth")
 
 
 def test_the_switch_works_without_script(browser, reported):
