@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import torch
 
 from gpt2kit import PrepareSettings, TrainSettings, compare, prepare, train
 from gpt2kit.cli import main
+from gpt2kit.comparison import measure
 from gpt2kit.errors import Gpt2kitError, UsageError
+from gpt2kit.evaluation.page.passages import printable
 from gpt2kit.files import to_json
 from gpt2kit.model import load_model, save_model
 
@@ -65,7 +68,7 @@ def test_reports_are_numbered_whole_and_escaped(settings, model_folder, capsys):
     assert "<b>odd_name" not in page
     assert not re.search(r"<script|https?://|src=", page)
     for text in values["samples"]["plain"]["texts"]:
-        assert text.strip()[:10].replace("&", "&amp;").replace("<", "&lt;")[:5] in page
+        assert printable(text.strip())[:10].replace("&", "&amp;").replace("<", "&lt;")[:5] in page
     markdown = first.report.read_text()
     assert "\\<b\\>odd\\_name" in markdown
     for part in ("## Differences", "## Texts from the same prompts", "## Size, memory, speed", "no overlap"):
@@ -108,6 +111,45 @@ def test_a_picture_where_matplotlib_is(settings, model_folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     found = compare(settings(*models, picture=True, num_samples=0))
     assert any("no picture" in note and "gpt2kit[plots]" in note for note in found.notes)
+
+
+def test_the_picture_of_many_models_with_long_names_holds_all_its_words(settings, model_folder, monkeypatch):
+    figures = pytest.importorskip("matplotlib.figure")
+    cut: list[str] = []
+    save = figures.Figure.savefig
+
+    def look(page, path, **given):
+        save(page, path, **given)
+        box = page.bbox
+        for axes in page.findobj(lambda each: hasattr(each, "get_xticklabels")):
+            for words in (axes.title, *axes.get_yticklabels()):
+                place = words.get_window_extent()
+                if place.x0 < box.x0 - 1 or place.x1 > box.x1 + 1:
+                    cut.append(words.get_text())
+
+    monkeypatch.setattr(figures.Figure, "savefig", look)
+    models = [model_folder(f"a_name_of_more_than_24_letters_{number}", spread=number / 4) for number in range(7)]
+    compare(settings(*models, picture=True, num_samples=0))
+    assert cut == []
+
+
+def test_the_page_shows_odd_texts_and_does_not_make_little_look_like_much(settings, model_folder, monkeypatch):
+    odd = ["\x00\x07 bell", "", "\u0633\u0644\u0627\u0645", "x" * 500]
+    generate = measure.generate_texts
+
+    def generate_odd(*given, **more):
+        found = generate(*given, **more)
+        return replace(found, texts=[*odd, *found.texts[len(odd) :]])
+
+    monkeypatch.setattr(measure, "generate_texts", generate_odd)
+    found = compare(settings(model_folder("a", spread=0.0), model_folder("b", spread=1.0)))
+    page = found.report.with_suffix(".html").read_text()
+    assert "\x00" not in page
+    assert '<p dir="auto">\u2400\u2407 bell</p>' in page
+    assert '<p dir="auto">An empty text.</p>' in page
+    row = re.search(r'<th scope="row">words copied in runs of 8 or more</th>(.*?)</tr>', page, re.DOTALL)[1]
+    places = [float(place) for place in re.findall(r'<b style="left:([\d.]+)%">', row)]
+    assert places[:2] == [pytest.approx(5.4, abs=0.1)] * 2  # neither copies: both at the left end, which is 0
 
 
 def test_too_little_text_is_said(settings, model_folder, tmp_path):

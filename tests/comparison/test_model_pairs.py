@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2kit.comparison.pairs import Rank, ranking_words, smallest_p, too_few_words
+from gpt2kit.comparison.picture import labels_of
 from gpt2kit.comparison.run import titled
 from gpt2kit.evaluation.statistics import holm
 
@@ -58,3 +59,18 @@ def test_a_ranking_that_nothing_is_clear_in():
     lines = ranking_words(ranks)
     assert lines[0].startswith("No model is clearly the best")
     assert lines[1] == "1. a (1.0000 bits per byte): not told apart from b and c."
+
+
+def test_of_many_models_all_the_others_are_not_named_in_every_line():
+    names = "abcdef"
+    ranks = [Rank(place, name, 1.0, [], [], [*names.replace(name, "")]) for place, name in enumerate(names, 1)]
+    assert ranking_words(ranks)[1] == "1. a (1.0000 bits per byte): not told apart from any other."
+    ranks = [Rank(1, "a", 1.0, [*"bcdef"], [], []), Rank(6, "f", 2.0, [], [*"abcd"], ["e"]), *ranks[1:5]]
+    assert ranking_words(ranks)[1] == "1. a (1.0000 bits per byte): clearly better than every other."
+    assert "not told apart from e; clearly worse than a, b, c and d." in ranking_words(ranks)[2]
+
+
+def test_labels_of_the_picture_tell_models_apart():
+    assert labels_of(["nano", "a" * 30]) == {"nano": "nano", "a" * 30: "…" + "a" * 23}
+    first, second = "one/" + "a" * 30, "two/" + "a" * 30
+    assert labels_of([first, second]) == {first: "1. …" + "a" * 23, second: "2. …" + "a" * 23}

@@ -129,7 +129,7 @@ def test_on_a_phone_no_figure_of_the_texts_is_cut_in_two(browser, reported, tmp_
     values = json.loads(reported[0].report.with_suffix(".json").read_text())
     sets = values["texts"]["sets"]
     sets["model"]["figures"]["rep_2"] = {"value": 0.229, "interval": [0.187, 0.271]}
-    values["texts"]["sets"] = {role: sets["model"] for role in (*values["models"], "human")}
+    values["texts"]["sets"] = dict.fromkeys((*values["models"], "human"), sets["model"])
     (tmp_path / "page.html").write_text(html_page(values), encoding="utf-8")
     browser.open(tmp_path / "page.html", width=390, scheme="light")
     box = "document.querySelector('.with-dots').parentElement"

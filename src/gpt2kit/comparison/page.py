@@ -6,9 +6,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gpt2kit.comparison.report import Tables, p_text, signed, with_interval
 from gpt2kit.comparison.scale import Scale
+from gpt2kit.evaluation.page.passages import printable
 from gpt2kit.evaluation.statistics import Figure
 from gpt2kit.evaluation.texts import TextSet, metrics
 from gpt2kit.files import to_json
+
+_SMALLEST_SHARE_SCALE = 0.05
 
 
 def html_page(values: dict[str, Any], tables: Tables, sets: dict[str, TextSet]) -> str:
@@ -109,7 +112,8 @@ def _text_figures(tables: Tables, sets: dict[str, TextSet]) -> list[dict[str, An
         there = [figure for figure in found if figure is not None]
         if not there:
             continue
-        scale = Scale(there)
+        # Shares from 0 on and to 5% at least, so that hardly anything looks like hardly anything.
+        scale = Scale([*there, *([Figure(0.0), Figure(_SMALLEST_SHARE_SCALE)] if metric.is_share else [])])
         floor = tables.texts.floors.get(metric.name)
         cells = [
             None if figure is None else {"text": metric.show(figure), "dot": scale.dot(figure)} for figure in found
@@ -124,9 +128,9 @@ def _samples(sets: dict[str, TextSet]) -> list[dict[str, Any]]:
     first = next(iter(sets.values()))
     return [
         {
-            "prompt": prompt,
-            "source": first.sources[number] if first.sources else "",
-            "texts": [{"title": name, "text": each.texts[number].strip()} for name, each in sets.items()],
+            "prompt": printable(prompt),
+            "source": printable(first.sources[number]) if first.sources else "",
+            "texts": [{"title": name, "text": printable(each.texts[number].strip())} for name, each in sets.items()],
         }
         for number, prompt in enumerate(first.prompts)
     ]

@@ -20,6 +20,8 @@ from gpt2kit.evaluation.comparison import compare as compare_two
 from gpt2kit.evaluation.likelihood import Likelihood, TokenDocument
 from gpt2kit.evaluation.statistics import SIGNIFICANCE, holm, smallest_p_value
 
+_MOST_LISTED = 3  # models, in the words about another one
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -160,16 +162,22 @@ def ranking_words(ranks: Sequence[Rank], *, too_few: str = "") -> list[str]:
         lines = ["No model is clearly the best: the one with the lowest figure is not told apart from any other."]
     else:
         lines = [f"{_listed([best.title, *best.not_told_apart])} lead; which of them is best, this text does not tell."]
+    num_others = len(ranks) - 1
     for rank in ranks:
         parts = []
         if rank.clearly_better_than:
-            parts.append(f"clearly better than {_listed(rank.clearly_better_than)}")
+            parts.append(f"clearly better than {_whom(rank.clearly_better_than, num_others, every='every other')}")
         if rank.not_told_apart:
-            parts.append(f"not told apart from {_listed(rank.not_told_apart)}")
+            parts.append(f"not told apart from {_whom(rank.not_told_apart, num_others, every='any other')}")
         if rank.clearly_worse_than:
-            parts.append(f"clearly worse than {_listed(rank.clearly_worse_than)}")
+            parts.append(f"clearly worse than {_whom(rank.clearly_worse_than, num_others, every='every other')}")
         lines.append(f"{rank.place}. {rank.title} ({rank.bits_per_byte:.4f} bits per byte): {'; '.join(parts)}.")
     return lines
+
+
+def _whom(names: Sequence[str], num_others: int, *, every: str) -> str:
+    """Models by name, unless they are all the others and many."""
+    return every if len(names) == num_others > _MOST_LISTED else _listed(names)
 
 
 def _listed(names: Sequence[str]) -> str:

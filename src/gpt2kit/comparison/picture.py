@@ -1,6 +1,6 @@
 """The figures of a comparison as one picture: a dot a model, a line for its interval."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def draw(
     """
     figures = require_extra("matplotlib.figure", extra="plots", purpose="drawing pictures")
     ordered = sorted(readings, key=lambda reading: reading.likelihood.bits_per_byte)
+    labels = labels_of([reading.title for reading in ordered])
     nearest = sorted(pairs, key=lambda pair: abs(pair.saved))[:_MOST_PAIRS]
     shown = [each for each in metrics(copy_words) if texts is not None and _is_measured(each.name, texts)]
     heights = [_height(max(len(ordered), len(nearest)))]
@@ -43,18 +44,23 @@ def draw(
     left, right = rows[0].subplots(1, 2)
     _dots(
         left,
-        [reading.title for reading in ordered],
+        [labels[reading.title] for reading in ordered],
         [Figure(each.likelihood.bits_per_byte, each.likelihood.bits_per_byte_interval) for each in ordered],
         [_BLUE] * len(ordered),
     )
     left.set_title("held-out text: bits per byte (lower is better)", fontsize=10)
-    _draw_differences(right, nearest, left_out=len(pairs) - len(nearest))
+    _draw_differences(right, nearest, labels, left_out=len(pairs) - len(nearest))
     if shown and texts is not None:
         panels = rows[1].subplots(1, len(shown), sharey=True, squeeze=False)[0]
         names = [*(reading.title for reading in ordered), *(["human"] if "human" in texts.sets else [])]
         for panel, metric in zip(panels, shown, strict=True):
             here = [_scaled(texts.sets[name].figures.get(metric.name), metric.is_share) for name in names]
-            _dots(panel, names, here, [_GREY if name == "human" else _BLUE for name in names])
+            _dots(
+                panel,
+                [labels.get(name, name) for name in names],
+                here,
+                [_GREY if name == "human" else _BLUE for name in names],
+            )
             if names[-1] == "human" and here[-1] is not None:
                 panel.axvline(here[-1].value, color=_GREY, linestyle="dotted", linewidth=1, zorder=0)
             if metric.is_share:  # a scale of at least 5%, so that hardly anything looks like hardly anything
@@ -63,22 +69,23 @@ def draw(
     page.savefig(path, format="png")
 
 
-def _draw_differences(panel: Any, pairs: Sequence[Pair], *, left_out: int) -> None:
+def _draw_differences(panel: Any, pairs: Sequence[Pair], labels: Mapping[str, str], *, left_out: int) -> None:
     names, figures, colours = [], [], []
     for pair in pairs:
         found = pair.difference.bits_per_byte_saved
         if found.value < 0:
             interval = None if found.interval is None else (-found.interval[1], -found.interval[0])
-            names.append(f"{_short(pair.second)} against {_short(pair.first)}")
+            names.append(f"{labels[pair.second]} against {labels[pair.first]}")
             figures.append(Figure(-found.value, interval))
         else:
-            names.append(f"{_short(pair.first)} against {_short(pair.second)}")
+            names.append(f"{labels[pair.first]} against {labels[pair.second]}")
             figures.append(found)
         colours.append(_BLUE if pair.is_clear else _ORANGE)
-    _dots(panel, names, figures, colours, shorten=False)
+    _dots(panel, names, figures, colours)
     panel.axvline(0, color="black", linewidth=0.8, zorder=0)
-    more = f"; {left_out} greater ones left out" if left_out > 0 else ""
-    panel.set_title(f"bits per byte saved (orange: not clear{more})", fontsize=10)
+    # On a line of its own: beside long names the panel is narrow.
+    more = f"\n{left_out} greater ones left out" if left_out > 0 else ""
+    panel.set_title(f"bits per byte saved (orange: not clear){more}", fontsize=10)
 
 
 def _dots(
@@ -86,8 +93,6 @@ def _dots(
     names: Sequence[str],
     figures: Sequence[Figure | None],
     colours: Sequence[str],
-    *,
-    shorten: bool = True,
 ) -> None:
     """A row a name, from the top: a dot, and a line for the interval."""
     for place, (figure, colour) in enumerate(zip(figures, colours, strict=True)):
@@ -96,7 +101,7 @@ def _dots(
         if figure.interval is not None:
             panel.hlines(place, *figure.interval, color=colour, linewidth=2)
         panel.plot(figure.value, place, "o", color=colour, markersize=6)
-    panel.set_yticks(range(len(names)), [_short(name) if shorten else name for name in names], fontsize=8)
+    panel.set_yticks(range(len(names)), names, fontsize=8)
     panel.set_ylim(len(names) - 0.4, -0.6)
     panel.tick_params(axis="x", labelsize=8)
     panel.grid(axis="x", alpha=0.3)
@@ -125,6 +130,14 @@ def _wrapped(title: str) -> str:
         return title
     cut = title.rfind(" ", 0, _LONGEST_LABEL + 4)
     return title if cut < 0 else f"{title[:cut]}\n{title[cut + 1 :]}"
+
+
+def labels_of(titles: Sequence[str]) -> dict[str, str]:
+    """Labels that fit, by title; numbered where shortened ones would be the same."""
+    short = {title: _short(title) for title in titles}
+    if len(set(short.values())) == len(short):
+        return short
+    return {title: f"{place}. {label}" for place, (title, label) in enumerate(short.items(), 1)}
 
 
 def _short(title: str) -> str:
