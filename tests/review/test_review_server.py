@@ -317,7 +317,7 @@ def test_keys_mouse_and_phone_in_a_real_browser(served, chromium):
 
     chromium.get(f"http://127.0.0.1:{server.port}/")
     assert chromium.switch_to.active_element.get_attribute("id") == "name"
-    press("Ann")
+    press("A" + "n" * 49)  # a name that fills more than a line of a phone
     press(Keys.ENTER)
     for place, key in enumerate(("1", "2", "3", "s"), 1):
         wait_for(f"{place} of 18")
@@ -339,11 +339,15 @@ def test_keys_mouse_and_phone_in_a_real_browser(served, chromium):
     left, right = (chromium.find_element(By.ID, name).location for name in ("one", "two"))
     assert left["x"] == right["x"]
     assert left["y"] < right["y"]
+    # The key Tab goes through the answers as the eye does.
+    answers = [each.location["x"] for each in chromium.find_elements(By.CSS_SELECTOR, ".answers button")]
+    assert answers == sorted(answers)
     loaded = chromium.execute_script("return performance.getEntriesByType('resource').map((each) => each.name)")
     assert [each for each in loaded if not each.startswith(("http://127.0.0.1", "data:"))] == []
     assert chromium.get_log("browser") == []
     chromium.find_element(By.LINK_TEXT, "stop and see the results").click()
     wait_for("Stop here?")
+    assert chromium.execute_script("return document.documentElement.scrollWidth") == 390
     chromium.find_element(By.XPATH, "//button[text()='Stop and see the results']").click()
     wait_for("Results")
     assert chromium.find_element(By.CLASS_NAME, "sideways").is_displayed()
