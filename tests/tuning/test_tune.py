@@ -5,6 +5,7 @@ import math
 import time
 import tomllib
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from gpt2kit.model import GPT2, GPT2Config, save_model
 from gpt2kit.training.plan import make_validation_batches
 from gpt2kit.tuning.noise import measure_gain
 from gpt2kit.tuning.objective import Ground, Report
-from gpt2kit.tuning.picture import _draw_course
+from gpt2kit.tuning.picture import _draw_course, draw
 from gpt2kit.tuning.report import before_training, counts, statement, trial_record
 from gpt2kit.tuning.space import Choice, Range, Space
 from gpt2kit.tuning.study import SEARCH, TrialStore, TuningFolder, values_of
@@ -460,3 +461,37 @@ def test_the_legend_names_only_what_is_in_the_picture() -> None:
     lost = {"number": 1, "state": "pruned", "value": None, "role": None, "on_the_way": {"0": 3.5}}
     assert drawn_course([done]) == ["best so far", "defaults"]
     assert drawn_course([done, lost]) == ["given up (last value)", "best so far", "defaults"]
+
+
+def test_trials_above_the_picture_are_counted() -> None:
+    trials = [
+        {"number": number, "state": "complete", "value": value, "role": None, "on_the_way": {}}
+        for number, value in enumerate([3.0, 3.1, 3.2, 3.3, 3.4, 3.5, 3.6, 3.7, 3.8, 3.9, 99.0])
+    ]
+    lost = {"number": 11, "state": "pruned", "value": None, "role": None, "on_the_way": {"0": 50.0}}
+    panel = Figure().subplots()
+    _draw_course(panel, [*trials, lost], "nats")
+    assert panel.get_title() == "the course of the search (lower is better; 2 above the picture)"
+    _draw_course(panel, trials[:10], "nats")
+    assert panel.get_title() == "the course of the search (lower is better)"
+
+
+def test_the_names_of_many_settings_do_not_run_into_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("learning_rate", "gradient_checkpointing", "final_learning_rate_ratio", "lora_targets", "lora_dropout",
+             "freeze_embeddings", "batch_size", "epochs")  # fmt: skip
+    values = dict.fromkeys(words, "a choice of very many letters")
+    trial = {"number": 0, "state": "complete", "value": 3.0, "role": "defaults", "on_the_way": {}, "values": values}
+    places: list[tuple[float, float]] = []
+    save = Figure.savefig
+
+    def look(page: Any, path: Path, **given: Any) -> None:
+        save(page, path, **given)
+        for words in (page.axes[2].get_xticklabels(), page.axes[2].texts[::2]):
+            boxes = sorted((each.get_window_extent().x0, each.get_window_extent().x1) for each in words)
+            places.extend((left[1], right[0]) for left, right in pairwise(boxes))
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    space = {name: Choice((values[name], "b")) for name in words}
+    draw(tmp_path / "report.png", [trial], space, {}, unit="nats", why_no_importance="none")
+    assert len(places) == 2 * (len(words) - 1)
+    assert all(end <= start for end, start in places)

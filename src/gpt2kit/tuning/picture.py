@@ -9,6 +9,8 @@ from gpt2kit.runtime import require_extra
 from gpt2kit.tuning.space import Range, Space
 
 _BLUE, _ORANGE, _GREY = "#0072B2", "#E69F00", "#7F7F7F"
+_MOST_ON_A_LINE = 4  # names of settings, beside each other under the picture
+_LONGEST_CHOICE = 16
 
 
 def draw(
@@ -64,14 +66,18 @@ def _draw_course(panel: Any, trials: Sequence[Mapping[str, Any]], unit: str) -> 
     top = sorted(trial["value"] for trial in finished)[math.ceil(0.9 * len(finished)) - 1]
     bottom = min(best)
     reach = max(top, *(trial["value"] for trial in baseline)) - bottom if baseline else top - bottom
+    num_above = 0
     if reach > 0:
         panel.set_ylim(bottom - 0.1 * reach, bottom + 1.3 * reach)
+        shown = [trial["value"] for trial in finished] + [list(trial["on_the_way"].values())[-1] for trial in given_up]
+        num_above = sum(value > bottom + 1.3 * reach for value in shown)
     panel.set_xlabel("trial")
     panel.set_ylabel(unit.partition(",")[0], fontsize=8)
     panel.xaxis.get_major_locator().set_params(integer=True)
     panel.legend(fontsize=8, frameon=False)
     panel.spines[["top", "right"]].set_visible(False)
-    panel.set_title("the course of the search (lower is better)", fontsize=10)
+    above = f"; {num_above} above the picture" if num_above else ""
+    panel.set_title(f"the course of the search (lower is better{above})", fontsize=10)
 
 
 def _draw_importance(panel: Any, shares: Mapping[str, float], why_not: str) -> None:
@@ -127,7 +133,9 @@ def _draw_parallel(page: Any, panel: Any, trials: Sequence[Mapping[str, Any]], s
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8},
                 zorder=10,  # above the lines, which would strike the numbers through
             )
-    panel.set_xticks(range(len(names)), names)
+    # Of many settings each word of a name has a line of its own, or they would run into each other.
+    under = names if len(names) <= _MOST_ON_A_LINE else [name.replace("_", "_\n") for name in names]
+    panel.set_xticks(range(len(names)), under, fontsize=9)
     panel.set_yticks([])
     panel.set_xlim(-0.15, len(names) - 0.6)
     panel.set_ylim(-0.05, 1.05)
@@ -146,7 +154,12 @@ def _heights(trial: Mapping[str, Any], space: Space) -> list[float]:
 def _ticks(space: Space, name: str) -> list[tuple[float, str]]:
     dimension = space[name]
     if not isinstance(dimension, Range):
-        return [(dimension.height(value), str(value)) for value in dimension.values]
+        return [(dimension.height(value), _short(str(value))) for value in dimension.values]
     low, high = dimension.low, dimension.high
     middle = math.sqrt(low * high) if dimension.log else (low + high) / 2
     return [(0.0, f"{low:.3g}"), *([] if dimension.whole else [(0.5, f"{middle:.2g}")]), (1.0, f"{high:.3g}")]
+
+
+def _short(choice: str) -> str:
+    """A choice that fits between two settings: of a long one its beginning."""
+    return choice if len(choice) <= _LONGEST_CHOICE else choice[: _LONGEST_CHOICE - 1] + "…"
