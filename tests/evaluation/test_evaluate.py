@@ -117,6 +117,18 @@ def test_a_picture_where_matplotlib_is(settings):
     assert picture.name in found.report.read_text()
 
 
+def test_the_picture_says_what_its_lines_are(settings, monkeypatch):
+    figures = pytest.importorskip("matplotlib.figure")
+    pages = []
+    save = figures.Figure.savefig
+    monkeypatch.setattr(figures.Figure, "savefig", lambda page, *a, **b: (pages.append(page), save(page, *a, **b)))
+    evaluate(settings(picture=True))
+    evaluate(settings(picture=True, num_samples=0))
+    with_texts, without = (page.get_supxlabel() for page in pages)
+    assert with_texts.startswith("black lines: 95% intervals")
+    assert without == "black line: 95% interval"
+
+
 def test_missing_extras_are_said_and_the_rest_goes_on(settings, monkeypatch):
     for module in ("sklearn.feature_extraction.text", "matplotlib.figure"):
         monkeypatch.setitem(__import__("sys").modules, module, None)

@@ -281,6 +281,15 @@ def test_what_the_texts_began_with_has_no_table_of_its_own(reported):
         assert "prompts" not in [each["text"].lower() for each in page.find("h3") + page.find("th")]
 
 
+def test_a_perplexity_of_hundreds_of_digits_has_a_place_and_a_power_of_ten(reported):
+    values = json.loads(reported[0].report.with_suffix(".json").read_text())
+    values["likelihood"]["model"] |= {"perplexity": 1.25e307, "perplexity_interval": [2.0, 1.5e308]}
+    page = Node(html_page(values))
+    assert "1.25e+307" in page.find("body")[0]["text"]
+    assert not re.search(r"(\d{3},){4}", page.find("body")[0]["text"])
+    assert dot_row(Metric("", ""), {"model": Figure(1e308)}).marks[0].text == "1e+308"
+
+
 def test_the_least_there_can_be(model_folder, tmp_path):
     folder = model_folder()
     text = tmp_path / "book.txt"

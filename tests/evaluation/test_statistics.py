@@ -8,6 +8,7 @@ import pytest
 from gpt2kit.evaluation.statistics import (
     fisher_p_value,
     mean_figure,
+    number_text,
     ratio_figure,
     ratio_interval,
     share_figure,
@@ -185,3 +186,11 @@ def test_fishers_exact_test_is_scipys(cases):
     hits, total, other_hits, other_total = cases
     table = [[hits, total - hits], [other_hits, other_total - other_hits]]
     assert fisher_p_value(*cases) == pytest.approx(stats.fisher_exact(table, alternative="greater").pvalue)
+
+
+def test_a_number_of_hundreds_of_digits_is_not_written_out():
+    assert number_text(1234.5678, digits=2) == "1,234.57"
+    assert number_text(-999_999_999.0, digits=0) == "-999,999,999"
+    assert number_text(1.2376e242, digits=3) == "1.24e+242"
+    assert number_text(-3.2e300, digits=1) == "-3.2e+300"
+    assert number_text(float("inf"), digits=1) == "inf"

@@ -8,7 +8,7 @@ from gpt2kit.comparison.measure import Measured
 from gpt2kit.comparison.pairs import Pair
 from gpt2kit.console import text_table
 from gpt2kit.evaluation.report import texts_table
-from gpt2kit.evaluation.statistics import Figure, Interval
+from gpt2kit.evaluation.statistics import Figure, Interval, number_text
 from gpt2kit.evaluation.texts import TextReport, TextSet
 from gpt2kit.files import to_json
 
@@ -147,9 +147,10 @@ def p_text(p_value: float) -> str:
 def with_interval(value: float, interval: Interval | None, *, digits: int) -> str:
     """A figure with its interval behind it."""
     figure = Figure(value, interval)
-    text = f"{figure.value:,.{digits}f}"
+    text = number_text(figure.value, digits=digits)
     if figure.interval is not None:
-        text += f" ({figure.interval[0]:,.{digits}f} to {figure.interval[1]:,.{digits}f})"
+        low, high = (number_text(bound, digits=digits) for bound in figure.interval)
+        text += f" ({low} to {high})"
     return text
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from gpt2kit.console import text_table
 from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Protocol, TokenDocument, windows
-from gpt2kit.evaluation.statistics import Figure, ratio_interval
+from gpt2kit.evaluation.statistics import Figure, number_text, ratio_interval
 from gpt2kit.model.loss import perplexity
 from gpt2kit.tokens import PreparedData, Tokenizer
 
@@ -222,9 +222,10 @@ def _table(columns: Sequence[Sequence[Part]], headers: Sequence[str]) -> str:
 
 
 def _shown(part: Part) -> str:
-    text = f"{part.perplexity.value:,.2f}"
+    text = number_text(part.perplexity.value, digits=2)
     if part.perplexity.interval is not None:
-        text += f" ({part.perplexity.interval[0]:,.2f} to {part.perplexity.interval[1]:,.2f})"
+        low, high = (number_text(bound, digits=2) for bound in part.perplexity.interval)
+        text += f" ({low} to {high})"
     return text
 
 

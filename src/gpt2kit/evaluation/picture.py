@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2kit.evaluation.likelihood import Likelihood
-from gpt2kit.evaluation.statistics import Figure
+from gpt2kit.evaluation.statistics import Figure, number_text
 from gpt2kit.evaluation.texts import TextReport
 from gpt2kit.runtime import require_extra
 
@@ -46,6 +46,10 @@ def draw(
             ncols=3,
             frameon=False,
         )
+        dotted = "; dotted: human text, its sentences shuffled" if texts.shuffled_coherence is not None else ""
+        page.supxlabel(f"black lines: 95% intervals{dotted}", fontsize=8)
+    elif any(each.bits_per_byte_interval for each in likelihoods.values()):
+        page.supxlabel(f"black line{'s' if len(likelihoods) > 1 else ''}: 95% interval", fontsize=8)
     for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
     page.savefig(path, format="png")
@@ -57,7 +61,7 @@ def _draw_likelihood(panel: Any, likelihoods: Mapping[str, Likelihood], names: M
     for place, (figure, each) in enumerate(zip(figures, likelihoods.values(), strict=True)):
         top = figure.interval[1] if figure.interval else figure.value
         panel.annotate(
-            f"{figure.value:.3f}\nperplexity {each.perplexity:,.1f}",
+            f"{figure.value:.3f}\nperplexity {number_text(each.perplexity, digits=1)}",
             (place, top),
             xytext=(0, 3),
             textcoords="offset points",

@@ -7,7 +7,7 @@ from typing import Any
 from gpt2kit.console import text_table
 from gpt2kit.evaluation.comparison import Comparison
 from gpt2kit.evaluation.likelihood import Likelihood
-from gpt2kit.evaluation.statistics import Figure, Interval
+from gpt2kit.evaluation.statistics import Figure, Interval, number_text
 from gpt2kit.evaluation.texts import Metric, TextReport, TextSet, metrics
 from gpt2kit.files import to_json, write_atomically
 
@@ -51,7 +51,7 @@ def likelihood_table(
     if same_tokenizer:
         rows += [
             ["perplexity", *(_with_interval(each.perplexity, each.perplexity_interval, 3) for _, each in columns)],
-            ["perplexity without end-of-text", *(f"{each.text_perplexity:,.3f}" for _, each in columns)],
+            ["perplexity without end-of-text", *(number_text(each.text_perplexity, digits=3) for _, each in columns)],
         ]
     rows.append(["tokens predicted", *(f"{each.num_tokens:,}" for _, each in columns)])
     if comparison is not None:
@@ -189,7 +189,8 @@ def _with_interval(value: float, interval: Interval | None, digits: int) -> str:
 
 
 def _percent(figure: Figure) -> str:
-    text = f"{100 * figure.value:.2f}%"
+    text = f"{number_text(100 * figure.value, digits=2)}%"
     if figure.interval is not None:
-        text += f" ({100 * figure.interval[0]:.2f} to {100 * figure.interval[1]:.2f})"
+        low, high = (number_text(100 * bound, digits=2) for bound in figure.interval)
+        text += f" ({low} to {high})"
     return text

@@ -20,7 +20,7 @@ from gpt2kit.evaluation.set_figures import (
     self_bleu_figures,
     zipf_figures,
 )
-from gpt2kit.evaluation.statistics import Figure, Floats, mean_figure, ratio_figure, share_figure
+from gpt2kit.evaluation.statistics import Figure, Floats, mean_figure, number_text, ratio_figure, share_figure
 from gpt2kit.evaluation.words import split_sentences, split_words
 
 SHORTEST_COMPARED_WORDS = 8  # of shorter texts, n-grams say nothing
@@ -83,7 +83,7 @@ class Metric:
         if self.is_share:
             # An interval of a share may reach beyond what a share can be.
             return f"{100 * min(max(value, 0.0), 1.0):.1f}%"
-        return f"{value:,.{self.digits}f}"
+        return number_text(value, digits=self.digits)
 
 
 def metrics(copy_words: int) -> list[Metric]:

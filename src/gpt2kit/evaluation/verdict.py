@@ -6,7 +6,7 @@ from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Likelihood
 from gpt2kit.evaluation.memory_words import remedy_for
 from gpt2kit.evaluation.quality_words import quality_verdict, quality_warnings
 from gpt2kit.evaluation.repetition_words import loops_words, variety_words
-from gpt2kit.evaluation.statistics import Figure, Interval
+from gpt2kit.evaluation.statistics import Figure, Interval, number_text
 from gpt2kit.evaluation.texts import SHORTEST_COMPARED_WORDS, TextFigures, TextReport
 
 FEWEST_TEXTS = 30
@@ -24,8 +24,8 @@ def likelihood_verdict(own: Likelihood, comparison: Comparison | None, *, other:
         other: what to call that one, e.g. "its base model gpt2".
     """
     lines = [
-        f"Perplexity {own.perplexity:,.2f}{_interval(own.perplexity_interval, digits=2)} on {own.num_tokens:,} "
-        f"held-out tokens; {own.bits_per_byte:.3f} bits per byte{_interval(own.bits_per_byte_interval, digits=3)}."
+        f"Perplexity {number_text(own.perplexity, digits=2)}{_interval(own.perplexity_interval, digits=2)} on "
+        f"{own.num_tokens:,} held-out tokens; {own.bits_per_byte:.3f} bits per byte{_interval(own.bits_per_byte_interval, digits=3)}."
     ]
     if comparison is None:
         return lines
@@ -54,7 +54,7 @@ def likelihood_verdict(own: Likelihood, comparison: Comparison | None, *, other:
     else:
         # 1 - own/other is negative; said as own/other - 1, how much higher.
         higher = None if drop.interval is None else (-drop.interval[1], -drop.interval[0])
-        figures = f"perplexity {-100 * drop.value:.1f}% higher{_percent(higher)}"
+        figures = f"perplexity {number_text(-100 * drop.value, digits=1)}% higher{_percent(higher)}"
     lines.append(f"{word} than {other}: {figures}, on the same text.")
     return lines
 
@@ -245,8 +245,13 @@ def _share(figure: Figure, *, with_interval: bool) -> str:
 
 
 def _interval(interval: Interval | None, *, digits: int) -> str:
-    return "" if interval is None else f" (95% interval {interval[0]:,.{digits}f} to {interval[1]:,.{digits}f})"
+    if interval is None:
+        return ""
+    return f" (95% interval {number_text(interval[0], digits=digits)} to {number_text(interval[1], digits=digits)})"
 
 
 def _percent(interval: Interval | None) -> str:
-    return "" if interval is None else f" (95% interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    if interval is None:
+        return ""
+    low, high = (number_text(100 * bound, digits=1) for bound in interval)
+    return f" (95% interval {low} to {high})"

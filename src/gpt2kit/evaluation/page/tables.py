@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpt2kit.evaluation.statistics import Figure
+from gpt2kit.evaluation.statistics import Figure, number_text
 from gpt2kit.evaluation.texts import Metric
 
 _MOST_ROWS = 30
@@ -56,7 +56,7 @@ def cell(value: Any) -> str | None:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+        return number_text(value, digits=0) if abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, str):
         return value
     if isinstance(value, Sequence) and len(value) <= _MOST_LISTED:
