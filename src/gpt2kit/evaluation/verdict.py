@@ -25,7 +25,8 @@ def likelihood_verdict(own: Likelihood, comparison: Comparison | None, *, other:
     """
     lines = [
         f"Perplexity {number_text(own.perplexity, digits=2)}{_interval(own.perplexity_interval, digits=2)} on "
-        f"{own.num_tokens:,} held-out tokens; {own.bits_per_byte:.3f} bits per byte{_interval(own.bits_per_byte_interval, digits=3)}."
+        f"{own.num_tokens:,} held-out tokens; {own.bits_per_byte:.3f} bits per byte"
+        f"{_interval(own.bits_per_byte_interval, digits=3)}."
     ]
     if comparison is None:
         return lines
