@@ -95,6 +95,18 @@ def test_copies_are_measured_by_their_share_and_named():
     assert "0.0%" in sentence  # the human text beside it
 
 
+def test_one_text_among_empty_ones_is_no_alarm():
+    recited = " ".join(TRAINING[7].split()[:60])
+    alone = " ".join(text_verdict(measure([recited, *[""] * 39]), copy_words=8))
+    assert "Whether it recites is unclear from so few texts: 100.0%" in alone
+    assert "RECITES" not in alone
+    assert "RECITES: 100.0%" in " ".join(text_verdict(measure([recited] * 5 + [""] * 35), copy_words=8))
+    again = " ".join(text_verdict(measure(["and on they went " * 5, *[""] * 39]), copy_words=8))
+    assert "Says again" not in again
+    invented = " ".join(text_verdict(measure(["Blurgh.", *[""] * 39]), copy_words=8))
+    assert "Makes up words" not in invented
+
+
 def test_shuffled_sentences_are_the_lower_mark(space):
     topics = [passage(topic, seed=1).split(". ") for topic in TOPICS]
     mixed = coherence(shuffled(topics, seed=0), space, seed=0)

@@ -21,8 +21,17 @@ def overlap(one: Figure, other: Figure) -> bool:
     return bounds(one)[0] <= bounds(other)[1] and bounds(other)[0] <= bounds(one)[1]
 
 
-def is_above(own: Figure, theirs: Figure | None, *, by: float) -> bool:
-    """Whether a figure is more than `by` above another (above 0 without one), and clearly above it at all."""
+def is_above(own: Figure, theirs: Figure | None, *, by: float, is_enough: bool = True) -> bool:
+    """Whether a figure is more than `by` above another (above 0 without one), and clearly above it at all.
+
+    Args:
+        own: the figure.
+        theirs: the other one, if there is one.
+        by: how much more it has to be.
+        is_enough: whether five texts or more have a part in it; of fewer, one without an interval is not clear.
+    """
+    if own.interval is None and not is_enough:
+        return False
     if theirs is None:
         return own.value > by and bounds(own)[0] > 0
     return own.value > theirs.value + by and not overlap(own, theirs)

@@ -56,14 +56,15 @@ def _one_text(model: TextFigures, human: TextFigures | None) -> list[str]:
     return []
 
 
-def loops_words(model: TextFigures, human: TextFigures | None) -> list[str]:
+def loops_words(model: TextFigures, human: TextFigures | None, *, is_comparable: bool = True) -> list[str]:
     """How much a text repeats itself.
 
     Args:
         model: the model's figures.
         human: the human ones; None where they do not compare.
+        is_comparable: whether the figures on n-grams are made of five texts or more.
     """
-    found = [*_loops(model, human), *_said_again(model, human)]
+    found = [*_loops(model, human), *_said_again(model, human, is_enough=is_comparable)]
     if found or human is None:
         return found
     own, theirs = model.figures, human.figures
@@ -88,13 +89,14 @@ def _loops(model: TextFigures, human: TextFigures | None) -> list[str]:
     return [f"Whether it repeats itself is unclear from so few texts: {figures}."]
 
 
-def _said_again(model: TextFigures, human: TextFigures | None) -> list[str]:
+def _said_again(model: TextFigures, human: TextFigures | None, *, is_enough: bool) -> list[str]:
     parts = []
     for name, what in _RUNS.items():
         own, theirs = model.figures.get(name), None if human is None else human.figures.get(name)
         if own is None or (theirs is None and name == "rep_2"):
             continue
-        if is_above(own, theirs, by=_REPEATED_ALONE if theirs is None else _REPEATED_SHARE):
+        least = _REPEATED_ALONE if theirs is None else _REPEATED_SHARE
+        if is_above(own, theirs, by=least, is_enough=is_enough):
             parts.append(f"{_percent(own)} of the {what}" + ("" if theirs is None else f" (human: {_percent(theirs)})"))
     return [f"Says again what it said: {' and '.join(parts)} of a text stand in it before."] if parts else []
 

@@ -135,6 +135,7 @@ class TextFigures:
         num_sentences: finished sentences in all.
         num_cut: texts that a limit of length cut off; None where that is not known.
         num_sources: places that the prompts come from, e.g. documents; 0 where that is not known.
+        num_empty: texts without a word.
         figures: by the name of the metric; those that could not be measured are left out.
         copied_by_length: share of words in copied runs of at least so many words.
         matches: the longest copied runs.
@@ -152,6 +153,7 @@ class TextFigures:
     matches: list[Match]
     num_cut: int | None = 0
     num_sources: int = 0
+    num_empty: int = 0
     copies: list[Copies] = field(default_factory=list, repr=False)
     lengths: dict[str, list[float]] = field(default_factory=dict, repr=False)
 
@@ -164,6 +166,7 @@ class TextFigures:
             "num_sentences": self.num_sentences,
             "num_cut": self.num_cut,
             "num_sources": self.num_sources,
+            "num_empty": self.num_empty,
             "figures": {name: figure.to_dict() for name, figure in self.figures.items()},
             "lengths": self.lengths,
             "copied_by_length": {str(length): share for length, share in self.copied_by_length.items()},
@@ -291,6 +294,7 @@ def measure_texts(
             matches=matches[:_MATCHES_KEPT],
             num_cut=each.num_cut,
             num_sources=len(set(each.sources)),
+            num_empty=sum(not text.strip() for text in each.texts),
             copies=of_set,
             lengths=_lengths(each.texts),
         )

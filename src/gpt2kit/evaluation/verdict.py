@@ -80,7 +80,7 @@ def text_verdict(report: TextReport, *, copy_words: int, epochs: float | None = 
         *lines,
         *_length(model, human),
         *variety_words(model, beside, is_enough=report.compared_texts >= FEWEST_TEXTS),
-        *loops_words(model, beside),
+        *loops_words(model, beside, is_comparable=report.compared_texts >= FEWEST_COMPARED),
         *_copies(model, human, copy_words=copy_words, epochs=epochs),
         *_invention(model, human),
         *_coherence(model, human, report.shuffled_coherence),
@@ -147,6 +147,11 @@ def _warnings_on_texts(report: TextReport) -> list[str]:
     return found
 
 
+def _has_enough(model: TextFigures) -> bool:
+    """Whether so many texts say anything that a share of their words without an interval is the same in all of them."""
+    return model.num_texts - model.num_empty >= FEWEST_COMPARED
+
+
 def _is_small(each: TextFigures) -> bool:
     return each.num_texts < FEWEST_TEXTS or each.num_words < FEWEST_WORDS
 
@@ -191,7 +196,7 @@ def _copies(model: TextFigures, human: TextFigures | None, *, copy_words: int, e
         place = ", ".join(part for part in (longest.source, longest.place) if part)
         where = f"; the longest copy is {longest.num_words} words, from {place}"
     is_many = own.value > _RECITES_SHARE + (0.0 if theirs is None else theirs.value)
-    is_clear = is_above(own, theirs, by=_RECITES_SHARE)
+    is_clear = is_above(own, theirs, by=_RECITES_SHARE, is_enough=_has_enough(model))
     shown = _share(own, with_interval=is_many and not is_clear)
     figures = f"{shown} of its words stand in runs of {copy_words} or more copied from the training text"
     if theirs is not None:
@@ -209,6 +214,8 @@ def _invention(model: TextFigures, human: TextFigures | None) -> list[str]:
         return []
     own, theirs = model.figures["unseen_words"], human.figures["unseen_words"]
     if own.value <= MUCH_MORE * theirs.value or overlap(own, theirs):
+        return []
+    if own.interval is None and not _has_enough(model):
         return []
     return [
         f"Makes up words: {100 * own.value:.1f}% of its words are not in the training text "
