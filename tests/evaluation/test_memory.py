@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from gpt2kit.evaluation.likelihood import TokenDocument
 from gpt2kit.evaluation.membership import area_under_curve, membership
 from gpt2kit.evaluation.memorisation import TrainingText, find_copies
 from gpt2kit.evaluation.memory_words import memory_verdict
-from gpt2kit.evaluation.near_copies import find_near_copies
+from gpt2kit.evaluation.near_copies import NearCopies, find_near_copies
 from gpt2kit.evaluation.probes import Memory, NearFigures, copied_spans
 from gpt2kit.evaluation.statistics import Figure, share_figure
 from gpt2kit.model import GPT2, save_model
@@ -505,6 +506,29 @@ def test_the_alarm_needs_documents_and_the_advice_fits_the_epochs():
     assert "16 and 16 windows of fewer than 6 documents on a side" in windows
 
 
+@pytest.mark.parametrize(
+    ("harder", "fallen", "spread", "said"),
+    [
+        (1.0, 0.35, 1.0, "Little to tell"),  # a gap of 1.35, of which 0.35 ± 0.6 are more than the other model's
+        (-1.0, 0.4, 0.2, "KNOWS ITS TRAINING TEXT"),  # held-out text is easier for both: the gap itself is -0.6
+        (0.0, 0.4, 0.2, "KNOWS ITS TRAINING TEXT"),
+    ],
+)
+def test_the_gap_is_judged_beyond_what_the_texts_differ_by_anyway(harder, fallen, spread, said):
+    draw = np.random.default_rng(3)
+    base, own = np.full((40, 3), 100.0), np.full((40, 3), 100.0)
+    base[:, 0] = 100 * (draw.normal(4.0, 0.1, 40) + np.repeat([0.0, harder], 20))
+    falls = draw.normal(0.0, spread, (2, 20))
+    falls += np.array([[fallen], [0.0]]) - falls.mean(axis=1, keepdims=True)
+    own[:, 0] = base[:, 0] - 100 * falls.reshape(-1)
+    found = membership(own[:20], own[20:], base=(base[:20], base[20:]), same_tokenizer=True, unit="document", seed=0)
+    assert found.gap_beyond_base.value == pytest.approx(found.gap.value - found.base_gap.value)
+    assert found.gap_beyond_base.value == pytest.approx(fallen)
+    guessing = replace(found, calibrated_auc=Figure(0.6, (0.5, 0.7)))  # the gap alone decides
+    [line] = memory_verdict(Memory({}, {}, guessing, {}), near_words=20)
+    assert line.startswith(said)
+
+
 def test_two_texts_told_apart_by_chance_are_no_alarm():
     units = [np.array([[nats, 10.0, 40.0], [nats + 0.5, 10.0, 40.0]]) for nats in (10.0, 11.0)]
     apart = membership(*units, base=None, same_tokenizer=True, unit="document", seed=0)
@@ -526,3 +550,12 @@ def test_near_copies_alarm_only_where_they_are_clearly_more_than_in_human_text(o
     near = {"model": NearFigures(own, []), "human": NearFigures(human, [])}
     [line] = memory_verdict(Memory(near, {}, None, {}), near_words=20)
     assert line.startswith(said)
+
+
+def test_a_near_copy_in_the_only_text_with_words_is_no_alarm():
+    near = {"model": NearFigures(Figure(1.0), [NearCopies(60, 60, []), *[NearCopies(0, 0, [])] * 39])}
+    [line] = memory_verdict(Memory(near, {}, None, {}), near_words=20)
+    assert line.startswith("Whether it nearly recites is unclear")
+    several = {"model": NearFigures(Figure(1.0), [NearCopies(60, 60, [])] * 5)}
+    [line] = memory_verdict(Memory(several, {}, None, {}), near_words=20)
+    assert line.startswith("RECITES NEARLY")

@@ -30,6 +30,8 @@ class Membership:
         gap: held-out minus training nats per token.
         base_gap: the same in the base model's eyes, which saw neither: what the two texts differ by anyway. None
             without a base model of the same tokenizer.
+        gap_beyond_base: gap minus base_gap, its interval from how far each unit fell below the base model's loss, for
+            what makes a text hard makes it hard for both; None where there is no base_gap.
         auc: of the attack by the loss.
         calibrated_auc: of the attack by how far the loss per byte fell below the base model's; None without one.
         train_nats_per_token: mean loss of the training text.
@@ -41,6 +43,7 @@ class Membership:
 
     gap: Figure
     base_gap: Figure | None
+    gap_beyond_base: Figure | None
     auc: Figure
     calibrated_auc: Figure | None
     train_nats_per_token: float
@@ -54,6 +57,7 @@ class Membership:
         return {
             "gap": self.gap.to_dict(),
             "base_gap": None if self.base_gap is None else self.base_gap.to_dict(),
+            "gap_beyond_base": None if self.gap_beyond_base is None else self.gap_beyond_base.to_dict(),
             "auc": self.auc.to_dict(),
             "calibrated_auc": None if self.calibrated_auc is None else self.calibrated_auc.to_dict(),
             "train_nats_per_token": self.train_nats_per_token,
@@ -83,14 +87,16 @@ def membership(
         unit: what the units are.
         seed: of the intervals.
     """
-    calibrated = base_gap = None
+    calibrated = base_gap = beyond = None
     if base is not None:
         if same_tokenizer:
             base_gap = _gap(*base, seed=seed)
+            beyond = _gap(_beyond(members_M3, base[0]), _beyond(others_H3, base[1]), seed=seed)
         calibrated = area_under_curve(_fallen(members_M3, base[0]), _fallen(others_H3, base[1]))
     return Membership(
         gap=_gap(members_M3, others_H3, seed=seed),
         base_gap=base_gap,
+        gap_beyond_base=beyond,
         auc=area_under_curve(-_rates(members_M3), -_rates(others_H3)),
         calibrated_auc=calibrated,
         train_nats_per_token=_mean(members_M3),
@@ -153,6 +159,11 @@ def _rates(units_U3: Floats) -> Floats:
     """Nats per token of each unit."""
     rates: Floats = units_U3[:, 0] / units_U3[:, 1]
     return rates
+
+
+def _beyond(units_U3: Floats, base_U3: Floats) -> Floats:
+    """The units with the nats that the model needs more than the base model."""
+    return np.column_stack([units_U3[:, 0] - base_U3[:, 0], units_U3[:, 1:]])
 
 
 def _fallen(units_U3: Floats, base_U3: Floats) -> Floats:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from gpt2kit.console import text_table
-from gpt2kit.evaluation.differences import is_above
+from gpt2kit.evaluation.differences import FEWEST_COMPARED, is_above
 from gpt2kit.evaluation.exposure import EXPECTED_BITS, Exposure
 from gpt2kit.evaluation.extraction import Extraction
 from gpt2kit.evaluation.likelihood import FEWEST_UNITS
@@ -90,7 +90,9 @@ def _near(own: NearFigures, human: NearFigures | None, *, near_words: int, remed
     )
     if theirs is not None:
         figures += f" (human held-out text: {100 * theirs.value:.1f}%)"
-    if is_above(own.share, theirs, by=_RECITES_SHARE):
+    # A text without a word has no part in the share.
+    is_enough = sum(each.num_words > 0 for each in own.copies) >= FEWEST_COMPARED
+    if is_above(own.share, theirs, by=_RECITES_SHARE, is_enough=is_enough):
         return [f"RECITES NEARLY: {figures}. {remedy}"]
     if own.share.value > _RECITES_SHARE + (0.0 if theirs is None else theirs.value):
         return [f"Whether it nearly recites is unclear from so few texts: {figures}."]
@@ -128,24 +130,26 @@ def _extraction(
 
 
 def _membership(found: Membership, *, remedy: str) -> str:
-    own_gap = found.gap.value - (0.0 if found.base_gap is None else found.base_gap.value)
+    own_gap = found.gap if found.gap_beyond_base is None else found.gap_beyond_base
     attack = found.calibrated_auc or found.auc
     figures = (
         f"training text costs it {found.gap.value:.3f} nats per token less than held-out text{_interval(found.gap)}"
     )
     if found.base_gap is not None:
-        figures += f", the other model {found.base_gap.value:.3f}"
+        figures += (
+            f", the other model {found.base_gap.value:.3f} (beyond that: {own_gap.value:.3f}{_interval(own_gap)})"
+        )
     figures += f"; by its loss one tells them apart with AUC {found.auc.value:.2f}"
     if found.calibrated_auc is not None:
         figures += f", beside the other model's with {found.calibrated_auc.value:.2f}"
     figures += " (0.5 is guessing)"
-    is_clear = found.gap.interval is not None and found.gap.interval[0] > 0
+    is_clear = own_gap.interval is not None and own_gap.interval[0] > 0
     if attack.interval is None:  # they separate perfectly, which happens by chance once in so many orders of them
         is_sure = math.comb(found.num_members + found.num_others, found.num_members) >= _ORDERS
     else:
         is_sure = attack.interval[0] > 0.5
     told = attack.value > _TELLING_AUC and is_sure
-    if (own_gap > _LARGE_GAP_NATS and is_clear) or told:
+    if (own_gap.value > _LARGE_GAP_NATS and is_clear) or told:
         if found.unit == "document":
             return f"KNOWS ITS TRAINING TEXT: {figures}. {remedy}"
         return (
@@ -246,6 +250,7 @@ def _membership_table(found: Membership, *, markdown: bool) -> str:
         ["held-out text, nats per token", f"{found.held_out_nats_per_token:.3f}"],
         ["gap", digits.show(found.gap)],
         ["gap in the other model's eyes", digits.show(found.base_gap)],
+        ["gap beyond the other model's", digits.show(found.gap_beyond_base)],
         ["AUC by loss (0.5 is guessing)", digits.show(found.auc)],
         ["AUC by loss below the other model's", digits.show(found.calibrated_auc)],
         [f"training and held-out {found.unit}s", f"{found.num_members} and {found.num_others}"],

@@ -99,6 +99,7 @@ def _membership(found: Mapping[str, Any]) -> Table:
         "held_out_nats_per_token": "held-out text, nats per token",
         "gap": "gap",
         "base_gap": "gap in the other model's eyes",
+        "gap_beyond_base": "gap beyond the other model's",
         "auc": "AUC by loss (0.5 is guessing)",
         "calibrated_auc": "AUC by loss below the other model's",
     }
