@@ -74,7 +74,7 @@ def test_texts_and_documents_are_kept_apart() -> None:
     passage = words(30, seed=4)
     halves = [" ".join(passage[:15]), " ".join(passage[15:])]
     assert [each.num_copied for each in find_near_copies(halves, training(passage), shortest=20)] == [0, 0]
-    # Between documents stands a mark, which is one edit: what goes over it is two pieces of 15.
+    # Between documents stands a mark, which nothing goes over: there it would be two pieces of 15.
     goes_on = [TrainingText(halves[0], "a"), TrainingText(halves[1], "a", continues=True)]
     assert find_near_copies([" ".join(passage)], goes_on, shortest=20)[0].copies[0].edits == 0
 
@@ -114,6 +114,19 @@ def test_an_alignment_grows_to_the_best_score(text: list[int], other: list[int])
     highest = max(best(row, column) for row in range(len(text) + 1) for column in range(len(other) + 1))
     assert best(first, second) == highest
     assert 0 <= edits <= max(first, second)
+
+
+def test_a_near_copy_ends_with_its_document() -> None:
+    one, two = words(200, seed=1), words(200, seed=2)
+    across = " ".join([*one[-10:], *two[:10]])  # twenty words, of which no document has more than ten
+    [found] = find_near_copies([across], training(one, two), shortest=16)
+    assert (found.num_copied, found.copies) == (0, [])
+    long = " ".join([*one[-20:], *two[:20]])
+    [found] = find_near_copies([long], training(one, two), shortest=16)
+    assert [(each.num_words, each.edits) for each in found.copies] == [(20, 0), (20, 0)]
+    joined = [TrainingText(" ".join(one), "a"), TrainingText(" ".join(two), "a", continues=True)]
+    [found] = find_near_copies([across], joined, shortest=16)
+    assert [(each.num_words, each.edits) for each in found.copies] == [(20, 0)]
 
 
 def test_no_text_no_training_text() -> None:

@@ -325,12 +325,12 @@ class _Search:
         text, around, reach = self._ids_T, block.ids_W, _MARGIN_WORDS
         right = _extend(
             text[there + _SEED_WORDS : there + _SEED_WORDS + reach].tolist(),
-            around[here + _SEED_WORDS : here + _SEED_WORDS + reach].tolist(),
+            _to_border(around[here + _SEED_WORDS : here + _SEED_WORDS + reach].tolist()),
             edit_cost=edit_cost,
         )
         left = _extend(
             text[max(there - reach, 0) : there][::-1].tolist(),
-            around[max(here - reach, 0) : here][::-1].tolist(),
+            _to_border(around[max(here - reach, 0) : here][::-1].tolist()),
             edit_cost=edit_cost,
         )
         grown = here - left[1], here + _SEED_WORDS + right[1], there - left[0], there + _SEED_WORDS + right[0]
@@ -368,6 +368,11 @@ class _Search:
                 )
             )
         return NearCopies(len(spans), int(is_copied_W.sum()), copies)
+
+
+def _to_border(ids: list[int]) -> list[int]:
+    """Words up to the end of their document: what stands in two is no passage of the training text."""
+    return ids[: ids.index(_BETWEEN_DOCUMENTS)] if _BETWEEN_DOCUMENTS in ids else ids
 
 
 def _extend(text: Sequence[int], training: Sequence[int], *, edit_cost: int) -> tuple[int, int, int]:

@@ -42,7 +42,8 @@ def figures(texts: Words) -> dict[str, float]:
 def scales(human: Words, *, seed: int) -> dict[str, float]:
     """For each figure, how far two sets of human texts are apart: the root mean square over random halves of one set.
 
-    The halves are half as large as the set, and differ by chance as sets of their size do; at least 0.01.
+    The halves are half as large as the set, and differ by chance as sets of their size do: √2 times as much as two sets
+    of its own size would. At least 0.01.
     """
     draw = random.Random(derive_seed(seed, "halves"))
     squares: dict[str, list[float]] = {}
@@ -64,7 +65,7 @@ def diversity_distance(texts: Sequence[str], human: Sequence[str], *, seed: int 
     because of the model counts as a distance of ten.
 
     Returns:
-        0 for the human texts themselves, about 1 for other human texts, above for others. Infinite with fewer than
+        0 for the human texts themselves, about 0.7 for other human texts, above for others. Infinite with fewer than
         four texts that compare.
     """
     human_alone = cut_alike({"human": human}).num_texts
