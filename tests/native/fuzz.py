@@ -129,6 +129,24 @@ def operate_at_random(rng: np.random.Generator, kernel: ctypes.CDLL, isa: int) -
         kernel.gk_rows(ctypes.cast(run_on_threads, ctypes.c_void_p), threads, isa, ctypes.byref(call))
 
 
+def multiply_at_random(rng: np.random.Generator, kernel: ctypes.CDLL, isa: int) -> None:
+    threads = int(rng.integers(1, 4))
+    rows, depth, columns = (int(rng.integers(1, most)) for most in (90, 1700, 120))
+    is_turned = rng.random(2) < 0.5
+    a, b, c = floats(rng, rows, depth), floats(rng, depth, columns), floats(rng, rows, columns)
+    exact = a.astype(np.float64) @ b
+    a, b = (np.asfortranarray(each) if turned else each for each, turned in zip((a, b), is_turned, strict=True))
+    rows_laid = np.empty(kernel.gk_product_room(rows, depth), dtype=np.float32)
+    columns_laid = np.empty(threads * library.BLOCK, dtype=np.float32)
+    call = library.ProductCall(
+        rows=rows, columns=columns, depth=depth, a=a.ctypes.data, b=b.ctypes.data, c=c.ctypes.data, c_row=columns,
+        a_row=a.strides[0] // 4, a_column=a.strides[1] // 4, b_row=b.strides[0] // 4, b_column=b.strides[1] // 4,
+        scale=1.0, rows_laid=rows_laid.ctypes.data, columns_laid=columns_laid.ctypes.data,
+    )  # fmt: skip
+    kernel.gk_multiply(ctypes.cast(run_on_threads, ctypes.c_void_p), threads, isa, ctypes.byref(call))
+    assert np.abs(c - exact).max() < 1e-5 * depth
+
+
 def main(path: str, seed: str, rounds: str) -> None:
     rng = np.random.default_rng(int(seed))
     with mock.patch.object(library, "library_path", return_value=Path(path)):
@@ -137,6 +155,7 @@ def main(path: str, seed: str, rounds: str) -> None:
     for _ in range(int(rounds)):
         for isa in range(library.best_isa(kernel) + 1):
             operate_at_random(rng, kernel, isa)
+            multiply_at_random(rng, kernel, isa)
         with tempfile.TemporaryDirectory() as folder:
             random_model(rng, Path(folder))
             for weights in ("fp32", "int8", "int4"):

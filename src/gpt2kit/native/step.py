@@ -98,7 +98,8 @@ class KernelOperations:
     ) -> Tensor:
         """By the kernel where that is the quickest here and the matrices are large, else by PyTorch's library."""
         rows, depth, columns = *a_NI.shape, b_IO.size(1)
-        if not prefers_kernel() or min(rows, depth, columns) < _SMALLEST or out_NO.dtype != torch.float32:
+        is_plain = a_NI.dtype == b_IO.dtype == out_NO.dtype == torch.float32
+        if not (is_plain and prefers_kernel()) or min(rows, depth, columns) < _SMALLEST:
             return TorchOperations().multiply(a_NI, b_IO, out_NO, bias_O=bias_O, scale=scale)
         threads = torch.get_num_threads()
         rows_laid, columns_laid = self._room_for(self._library.gk_product_room(rows, depth), threads * BLOCK)
