@@ -4,10 +4,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gpt2kit.comparison.report import Tables, p_text, signed, with_interval
+from gpt2kit.comparison.report import Tables, p_text, signed
 from gpt2kit.comparison.scale import Scale
 from gpt2kit.evaluation.page.passages import printable
-from gpt2kit.evaluation.statistics import Figure
+from gpt2kit.evaluation.statistics import Figure, with_interval
 from gpt2kit.evaluation.texts import TextSet, metrics
 from gpt2kit.files import to_json
 

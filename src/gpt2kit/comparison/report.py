@@ -8,7 +8,7 @@ from gpt2kit.comparison.measure import Measured
 from gpt2kit.comparison.pairs import Pair
 from gpt2kit.console import text_table
 from gpt2kit.evaluation.report import texts_table
-from gpt2kit.evaluation.statistics import Figure, Interval, number_text
+from gpt2kit.evaluation.statistics import with_interval
 from gpt2kit.evaluation.texts import TextReport, TextSet
 from gpt2kit.files import to_json
 
@@ -142,16 +142,6 @@ def signed(bits: float) -> str:
 def p_text(p_value: float) -> str:
     """A p-value with the digits it deserves."""
     return f"{p_value:.4f}" if p_value >= 0.001 else f"{p_value:.0e}"
-
-
-def with_interval(value: float, interval: Interval | None, *, digits: int) -> str:
-    """A figure with its interval behind it."""
-    figure = Figure(value, interval)
-    text = number_text(figure.value, digits=digits)
-    if figure.interval is not None:
-        low, high = (number_text(bound, digits=digits) for bound in figure.interval)
-        text += f" ({low} to {high})"
-    return text
 
 
 def terminal_text(values: dict[str, Any], tables: Tables, stem: Path, has_picture: bool) -> str:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from gpt2kit.console import text_table
 from gpt2kit.evaluation.likelihood import FEWEST_UNITS, Protocol, TokenDocument, windows
-from gpt2kit.evaluation.statistics import Figure, number_text, ratio_interval
+from gpt2kit.evaluation.statistics import Figure, ratio_interval, with_interval
 from gpt2kit.model.loss import perplexity
 from gpt2kit.tokens import PreparedData, Tokenizer
 
@@ -222,11 +222,7 @@ def _table(columns: Sequence[Sequence[Part]], headers: Sequence[str]) -> str:
 
 
 def _shown(part: Part) -> str:
-    text = number_text(part.perplexity.value, digits=2)
-    if part.perplexity.interval is not None:
-        low, high = (number_text(bound, digits=2) for bound in part.perplexity.interval)
-        text += f" ({low} to {high})"
-    return text
+    return with_interval(part.perplexity.value, part.perplexity.interval, digits=2)
 
 
 def _cell(title: str) -> str:

@@ -303,6 +303,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def with_interval(value: float, interval: Interval | None, *, digits: int) -> str:
+    """A figure with its interval behind it."""
+    text = number_text(value, digits=digits)
+    if interval is not None:
+        low, high = (number_text(bound, digits=digits) for bound in interval)
+        text += f" ({low} to {high})"
+    return text
+
+
 def number_text(value: float, *, digits: int) -> str:
     """A number for a reader; a perplexity of 200 digits, as a damaged model has, with its power of ten."""
     return f"{value:,.{digits}f}" if abs(value) < _LONGEST_WRITTEN_OUT or math.isinf(value) else f"{value:.3g}"

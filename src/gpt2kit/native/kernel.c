@@ -32,31 +32,22 @@ typedef int16_t short8 __attribute__((vector_size(16)));
 #define shuffled(a, b, ...) __builtin_shuffle(a, b, (int4){__VA_ARGS__})
 #endif
 
-/* Take the next numbers of a phase: a share of those that are left, so that a thread reads long runs of weights, and
- * none waits long for another at the end; up to `most`. Returns how many, from *begin on. */
-static int64_t take_some(struct worker *worker, int64_t *begin, int64_t total, int64_t most) {
-    long first = atomic_load(worker->next);
+/* Take the next numbers of a phase: a share of those that are left, so that a thread has long runs, of weights to read for
+ * instance, and none waits long for another at the end; up to `most`. Returns how many, from *begin on. */
+static int64_t take_share(atomic_long *next, int64_t threads, int64_t *begin, int64_t total, int64_t most) {
+    long first = atomic_load(next);
     int64_t count;
     do {
-        count = (total - first) / (2 * pool_size(worker->call->pool));
+        count = (total - first) / (2 * threads);
         if (count < 1) count = total - first < 1 ? 0 : 1;
         if (count > most) count = most;
-    } while (count > 0 && !atomic_compare_exchange_weak(worker->next, &first, first + count));
+    } while (count > 0 && !atomic_compare_exchange_weak(next, &first, first + count));
     *begin = first;
     return count;
 }
 
-/* The same of the panels of a large product. */
-static int64_t take_panels(struct large_product *product, int64_t panels, int64_t most, long *begin) {
-    long first = atomic_load(&product->next);
-    int64_t count;
-    do {
-        count = (panels - first) / (2 * product->threads);
-        if (count < 1) count = panels - first < 1 ? 0 : 1;
-        if (count > most) count = most;
-    } while (count > 0 && !atomic_compare_exchange_weak(&product->next, &first, first + count));
-    *begin = first;
-    return count;
+static int64_t take_some(struct worker *worker, int64_t *begin, int64_t total, int64_t most) {
+    return take_share(worker->next, pool_size(worker->call->pool), begin, total, most);
 }
 
 /* A tile of tokens that are multiplied together. */

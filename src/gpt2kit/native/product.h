@@ -97,7 +97,7 @@ TARGET void NAME(multiply_large)(void *argument) {
     struct large_product *p = argument;
     float *laid = p->columns_laid + atomic_fetch_add(&p->next_thread, 1) * BLOCK;
     int64_t panels = (p->columns + COLUMNS - 1) / COLUMNS, most = BLOCK / (p->part * COLUMNS);
-    for (long first = 0, count; (count = take_panels(p, panels, most, &first)) > 0;) {
+    for (int64_t first, count; (count = take_share(&p->next, p->threads, &first, panels, most)) > 0;) {
         for (int64_t panel = first; panel < first + count; panel++) {
             int64_t column = panel * COLUMNS, left = p->columns - column;
             NAME(lay_lines)(COLUMNS, left < COLUMNS ? left : COLUMNS, p->part,
