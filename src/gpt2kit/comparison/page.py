@@ -7,11 +7,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from gpt2kit.comparison.report import Tables, p_text, signed
 from gpt2kit.comparison.scale import Scale
 from gpt2kit.evaluation.page.passages import printable
+from gpt2kit.evaluation.page.plots import SMALLEST_SHARE_SCALE
 from gpt2kit.evaluation.statistics import Figure, with_interval
 from gpt2kit.evaluation.texts import TextSet, metrics
 from gpt2kit.files import to_json
-
-_SMALLEST_SHARE_SCALE = 0.05
 
 
 def html_page(values: dict[str, Any], tables: Tables, sets: dict[str, TextSet]) -> str:
@@ -113,7 +112,7 @@ def _text_figures(tables: Tables, sets: dict[str, TextSet]) -> list[dict[str, An
         if not there:
             continue
         # Shares from 0 on and to 5% at least, so that hardly anything looks like hardly anything.
-        scale = Scale([*there, *([Figure(0.0), Figure(_SMALLEST_SHARE_SCALE)] if metric.is_share else [])])
+        scale = Scale([*there, *([Figure(0.0), Figure(SMALLEST_SHARE_SCALE)] if metric.is_share else [])])
         floor = tables.texts.floors.get(metric.name)
         cells = [
             None if figure is None else {"text": metric.show(figure), "dot": scale.dot(figure)} for figure in found

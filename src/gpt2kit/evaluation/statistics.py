@@ -23,7 +23,7 @@ _FEWEST_RESAMPLED = 10  # units of a bootstrap-t: of fewer, resamples of one uni
 _MOST_UNITS = 1000  # resampled one by one; of more, several are taken together
 _MOST_EXACT_UNITS = 16  # 65,536 ways of choosing signs; of more units some are drawn
 _NUM_FLIPS = 20_000
-_LONGEST_WRITTEN_OUT = 1e9
+LONGEST_WRITTEN_OUT = 1e9  # from here on numbers have a power of ten
 _LARGEST_EXPONENT = 100.0  # of a bound that lies beyond all units, where another one takes its place
 
 
@@ -314,4 +314,4 @@ def with_interval(value: float, interval: Interval | None, *, digits: int) -> st
 
 def number_text(value: float, *, digits: int) -> str:
     """A number for a reader; a perplexity of 200 digits, as a damaged model has, with its power of ten."""
-    return f"{value:,.{digits}f}" if abs(value) < _LONGEST_WRITTEN_OUT or math.isinf(value) else f"{value:.3g}"
+    return f"{value:,.{digits}f}" if abs(value) < LONGEST_WRITTEN_OUT or math.isinf(value) else f"{value:.3g}"

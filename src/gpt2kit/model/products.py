@@ -93,17 +93,20 @@ def prefers_onednn() -> bool:
     """
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):  # type: ignore[no-untyped-call]
         return False
-    if wish := os.environ.get(LIBRARY_VARIABLE):
-        return wish == "onednn"
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and _vendor() not in ("", "GenuineIntel")
+    return _is_chosen("onednn", capability="AVX512")
 
 
 @functools.cache
 def prefers_kernel() -> bool:
     """The same for the kernel's own products, of a training step alone: AVX2 in a processor that is not Intel's."""
+    return _is_chosen("kernel", capability="AVX2")
+
+
+def _is_chosen(library: str, *, capability: str) -> bool:
+    """Whether the user asks for a library, or, if for none, this processor has the capability and is not Intel's."""
     if wish := os.environ.get(LIBRARY_VARIABLE):
-        return wish == "kernel"
-    return torch.backends.cpu.get_cpu_capability() == "AVX2" and _vendor() not in ("", "GenuineIntel")
+        return wish == library
+    return torch.backends.cpu.get_cpu_capability() == capability and _vendor() not in ("", "GenuineIntel")
 
 
 def _vendor() -> str:

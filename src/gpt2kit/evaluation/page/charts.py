@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from gpt2kit.evaluation.page.plots import Chart, line, percent, ticks
+from gpt2kit.evaluation.page.plots import SMALLEST_SHARE_SCALE, Chart, line, percent, ticks
 
-_SMALLEST_SHARE_SCALE = 0.05  # hardly anything should look like hardly anything
 _MOST_DOTS = 60
 _FEWEST_AVERAGED = 2  # points at either end: the loss of a single batch is noise
 
@@ -75,7 +74,7 @@ def copies_chart(sets: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]
     if not measured:
         return None
     lengths = list(next(iter(measured.values())))
-    highest = max(_SMALLEST_SHARE_SCALE, *(share for each in measured.values() for share in each.values()))
+    highest = max(SMALLEST_SHARE_SCALE, *(share for each in measured.values() for share in each.values()))
     y_marks = ticks(0, highest, wanted=4)
     xs, ys = (0.0, float(max(len(lengths) - 1, 1))), (0.0, y_marks[-1])
     lines = [

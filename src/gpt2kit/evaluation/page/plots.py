@@ -5,14 +5,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gpt2kit.evaluation.statistics import Figure
+from gpt2kit.evaluation.statistics import LONGEST_WRITTEN_OUT, Figure
 from gpt2kit.evaluation.texts import Metric
 
 _MARGIN = 4.0  # per cent of a row on both sides, so that no mark is cut off
 _SMALLEST_SCALE = 0.25  # of the largest value, where there are no intervals
 _SHARE_DIGITS = 3  # behind the point of a share, shown in per cent
-_ROUGHLY_SAID = 1e9  # from here on labels have a power of ten, and no unit to round to
-_SMALLEST_SHARE_SCALE = 0.05  # so that hardly anything looks like hardly anything
+SMALLEST_SHARE_SCALE = 0.05  # so that hardly anything looks like hardly anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +137,12 @@ def _limits(metric: Metric, figures: Mapping[str, Figure], *, with_zero: bool) -
         values += [figure.value, *(figure.interval or ())]
     low, high = min(values), max(values)
     if metric.is_share:
-        high = max(high, _SMALLEST_SHARE_SCALE)
+        high = max(high, SMALLEST_SHARE_SCALE)
     smallest = 0.0 if any(figure.interval for figure in figures.values()) else _SMALLEST_SCALE * max(abs(high), 1e-6)
     if high - low < smallest:
         # Without intervals nothing else says that a difference is small.
         low, high = low - (smallest - (high - low)) / 2, high + (smallest - (high - low)) / 2
-    if max(abs(low), abs(high)) >= _ROUGHLY_SAID:
+    if max(abs(low), abs(high)) >= LONGEST_WRITTEN_OUT:  # labels have no unit to round to
         return low, high
     # Ends that their labels can say: else "6" could stand beside a mark of 6 that lies elsewhere.
     unit = 10.0 ** -(_SHARE_DIGITS if metric.is_share else metric.digits)
